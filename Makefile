@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# tenon: one non-recursive Makefile. `make help` lists the targets.
+
+BUILD        ?= build
+CROSS        ?=
+PREFIX       ?= /usr/local
+FUZZ_SECONDS ?= 30
+VERSION      := 0.1.0
+
+CC     := $(CROSS)gcc
+AR     := $(CROSS)ar
+CLANG  ?= clang
+WARN   := -Wall -Wextra -Wconversion -Wshadow -Wvla -Werror
+CFLAGS ?= -O2 -g
+ALL    := -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -MMD -MP $(CFLAGS)
+LIBS   := -pthread
+ifneq ($(STATIC),)
+LIBS   += -static
+endif
+SAN    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+ifeq ($(V),)
+Q   := @
+say  = @printf '  %-7s %s\n' $(1) $(2);
+endif
+
+HEADERS  := $(wildcard include/tn_*.h)
+EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c)) microvm
+UNITS    := $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c))
+THREADED := $(filter loop vm kvm,$(UNITS))
+PARSERS  := $(filter loader aml cmdline uart i8042 boot_x86,$(UNITS))
+FUZZERS  := $(patsubst fuzz/fuzz_%.c,%,$(wildcard fuzz/fuzz_*.c))
+BENCHES  := $(patsubst tests/bench/bench_%.c,%,$(wildcard tests/bench/bench_*.c))
+PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))
+GUESTS   := $(patsubst tests/guests/%.S,%,$(wildcard tests/guests/*.S))
+
+export BUILD FUZZ_SECONDS
+
+.PHONY: all lib examples help run test unit replay check check-layers check-common check-headers \
+        check-docs check-lint check-format format fuzz prove prove-mutants coverage bench install \
+        clean guests deps
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: lib examples ## the library and the examples (the default)
+
+help: ## this list
+	@echo 'make TARGET [BUILD=dir] [STATIC=1] [CROSS=prefix-] [V=1]'
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+# ---- what is built --------------------------------------------------------------------------------
+
+lib: $(BUILD)/libtenon.a $(BUILD)/tenon.pc ## libtenon.a and tenon.pc
+
+examples: $(EXAMPLES:%=$(BUILD)/bin/%) ## every example, in BUILD/bin
+
+$(BUILD)/tenon.o: lib/tenon.c | deps-build
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(ALL) -fPIC -c $< -o $@
+
+$(BUILD)/libtenon.a: $(BUILD)/tenon.o
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $<
+
+$(BUILD)/tenon.pc: lib/tenon.pc.in Makefile
+	$(Q)mkdir -p $(@D) && sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+
+$(BUILD)/bin/microvm: examples/microvm/main.c | deps-build
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(ALL) -DTENON_VERSION='"$(VERSION)"' $< -o $@ $(LIBS)
+
+$(BUILD)/bin/%: examples/%.c | deps-build
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(ALL) $< -o $@ $(LIBS)
+
+# The same test, plain and optimised by gcc, and with sanitizers by clang.
+$(BUILD)/test/%: tests/test_%.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(ALL) -Itests $< -o $@ -lcmocka $(LIBS)
+
+$(BUILD)/asan/%: tests/test_%.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Itests $< -o $@ -lcmocka $(LIBS)
+
+$(BUILD)/tsan/%: tests/test_%.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=thread -Itests $< -o $@ -lcmocka $(LIBS)
+
+$(BUILD)/msan/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=memory -Ifuzz $(filter %.c,$^) -o $@
+
+$(BUILD)/replay/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Ifuzz $(filter %.c,$^) -o $@
+
+$(BUILD)/fuzz/%: fuzz/fuzz_%.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,FUZZER,$@)$(CLANG) $(ALL) -O1 -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=all -Ifuzz $< -o $@
+
+$(BUILD)/cov/%: tests/test_%.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Itests \
+	    $< -o $@ -lcmocka $(LIBS)
+
+$(BUILD)/covfuzz/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
+	$(Q)mkdir -p $(@D)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Ifuzz \
+	    $(filter %.c,$^) -o $@
+
+$(BUILD)/bench/%: tests/bench/bench_%.c | deps-build
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(ALL) -Itests/bench $< -o $@ $(LIBS)
+
+$(BUILD)/guests/%.bin: tests/guests/%.S tests/guests/guest.ld | deps-build
+	$(Q)mkdir -p $(@D)
+	$(call say,GUEST,$@)gcc -ffreestanding -nostdlib -static -no-pie -Wl,--build-id=none \
+	    -Wl,-T,tests/guests/guest.ld -Wl,--oformat=binary -Iinclude -Itests/guests $< -o $@
+
+guests: $(GUESTS:%=$(BUILD)/guests/%.bin)
+
+# ---- running Linux --------------------------------------------------------------------------------
+
+run: deps-testbed $(BUILD)/bin/microvm ## boot a stock Linux in the reference microVM
+	$(Q)tests/testbed/run-linux
+
+# ---- evidence -------------------------------------------------------------------------------------
+
+test: deps-check deps-testbed check-quiet unit-programs $(BUILD)/bin/microvm ## every test; ends with "N passed, N failed"
+	$(Q)tests/run.sh check unit replay cli linux
+
+unit-programs: $(UNITS:%=$(BUILD)/test/%) $(UNITS:%=$(BUILD)/asan/%) $(THREADED:%=$(BUILD)/tsan/%) \
+               $(FUZZERS:%=$(BUILD)/replay/%) $(FUZZERS:%=$(BUILD)/msan/%) guests examples
+
+unit: unit-programs ## the unit tests and the seed replay only
+	$(Q)tests/run.sh unit replay
+
+check: check-layers check-common check-headers check-docs check-lint check-format ## static checks
+	@echo 'check: all hold'
+
+check-layers: ; $(Q)tests/check/layers.sh
+check-common: ; $(Q)tests/check/common.sh
+check-headers: deps-check ; $(Q)tests/check/headers.sh
+check-docs: deps-check ; $(Q)tests/check/manual.sh
+check-lint: deps-check ; $(Q)tests/check/lint.sh
+check-format: deps-check ; $(Q)tests/check/format.sh
+check-quiet:
+
+format: deps-check ## reformat the sources
+	$(Q)tests/check/format.sh --fix
+
+fuzz: $(FUZZERS:%=$(BUILD)/fuzz/%) ## run each harness for FUZZ_SECONDS
+	$(Q)fuzz/run.sh $(FUZZERS)
+
+prove: deps-prove ## discharge the contracts with Frama-C WP
+	$(Q)tests/proof/prove.sh $(PROOFS)
+
+prove-mutants: deps-prove ## each mutant must break a proof
+	$(Q)tests/proof/mutants.sh
+
+coverage: $(UNITS:%=$(BUILD)/cov/%) $(FUZZERS:%=$(BUILD)/covfuzz/%) guests ## line coverage per header
+	$(Q)tests/coverage.sh
+
+bench: $(BENCHES:%=$(BUILD)/bench/%) $(BUILD)/bin/microvm guests deps-bench ## ratios against peers and floors
+	$(Q)tests/bench/run.sh $(BENCHES)
+
+# ---- housekeeping ---------------------------------------------------------------------------------
+
+install: lib ## headers, libtenon.a, tenon.pc to DESTDIR/PREFIX
+	$(Q)install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	$(Q)install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include
+	$(Q)install -m 644 $(BUILD)/libtenon.a $(DESTDIR)$(PREFIX)/lib
+	$(Q)install -m 644 $(BUILD)/tenon.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+
+clean: ## remove BUILD
+	$(Q)rm -rf $(BUILD)
+
+# Debian packages, by what they are for; tests/deps.sh installs what is missing, and says so.
+deps-%: ; $(Q)tests/deps.sh $*
+
+-include $(wildcard $(BUILD)/*.d $(BUILD)/*/*.d)

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * tn_strerror - a sentence, and the name, for each error of tenon.
+ *
+ * WHAT
+ *   Every other header returns numbers; this is the one place with words for them. A sentence
+ *   begins with whose fault it is, since that is what a VMM acts on: "caller" (the code that made
+ *   the call), "guest or file" (bytes that tenon was given), "environment" (the host), "tenon".
+ *
+ * USAGE
+ *   const char *sentence = tn_strerror(TN_ETRUNC);
+ *   const char *name = tn_errname(TN_ETRUNC);
+ *
+ *   if (sentence[0] == '\0' || name[0] != 'T')
+ *       return 1;
+ *
+ * COMPOSITION
+ *   For a program's messages and logs; no other header of tenon calls it.
+ *
+ * GUEST TRUST
+ *   Any int is a fair argument. The strings hold nothing of a guest's.
+ *
+ * MEMORY
+ *   The strings are constants: they live as long as the program, and nobody frees them.
+ *
+ * THREADS
+ *   Pure functions; safe in a signal handler too.
+ *
+ * CONFIG
+ *   none.
+ *
+ * LIMITS
+ *   English. What errno says of a TN_ESYS is the C library's strerror's to tell.
+ */
+#ifndef TN_STRERROR_H
+#define TN_STRERROR_H
+
+/* -- tenon common block: the same bytes in every header (make check-common) -- */
+/* clang-format off */
+#ifndef TN_COMMON
+#define TN_COMMON
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#if !defined(TN_API) && defined(TN_DECL_ONLY)
+#define TN_API extern
+#elif !defined(TN_API)
+#define TN_API static inline
+#endif
+enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sentence for each */
+    /* the caller's fault */ TN_EINVAL = -1, TN_ENOSPC = -2, TN_ESTATE = -3, TN_EEXIST = -4,
+    /* the guest's, or a file's */ TN_EADDR = -32, TN_EFORMAT = -33, TN_ETRUNC = -34,
+    TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
+    TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
+    TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+/*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
+static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
+{
+    uint64_t v = 0;
+    /*@ loop invariant n <= \at(n, Pre); loop assigns n, v; loop variant n; */
+    while (n > 0) v = v << 8 | p[--n];
+    return v;
+}
+/*@ requires n <= 8 && \valid(p + (0 .. n - 1)); assigns p[0 .. n - 1]; */
+static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian store */
+{
+    /*@ loop invariant i <= n; loop assigns i, p[0 .. n - 1]; loop variant n - i; */
+    for (unsigned i = 0; i < n; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+#endif /* TN_COMMON */
+/* clang-format on */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- part 1: the API ---------------------------------------------------------------------- */
+
+/*
+ * A sentence for err, without a full stop: "success" for 0 and above, since results that are not
+ * negative are values; "unknown error" for a number that is no enum tn_err. Never NULL.
+ */
+TN_API const char *tn_strerror(int err);
+
+/*
+ * The name of err as C code spells it, "TN_EADDR"; "TN_OK" for 0 and above, "unknown" for a number
+ * that is no enum tn_err. Never NULL.
+ */
+TN_API const char *tn_errname(int err);
+
+/* ---- part 2: the bodies ------------------------------------------------------------------- */
+#ifndef TN_DECL_ONLY
+
+/* clang-format off */
+#define TN_STRERROR_LIST_(X) \
+    X(TN_OK, "success") \
+    X(TN_EINVAL, "caller: an argument is not one that the function accepts") \
+    X(TN_ENOSPC, "caller: the table or buffer that was given is too small") \
+    X(TN_ESTATE, "caller: the call is not allowed in the present state") \
+    X(TN_EEXIST, "caller: what is to be added is there already, or collides with what is") \
+    X(TN_EADDR, "guest or file: an address is not in guest memory, or is not aligned") \
+    X(TN_EFORMAT, "guest or file: the bytes are not in the expected format") \
+    X(TN_ETRUNC, "guest or file: the data ends before what it announces") \
+    X(TN_ERANGE, "guest or file: a number is outside the range that its format allows") \
+    X(TN_EOVERLAP, "guest or file: two parts overlap that must lie apart") \
+    X(TN_EMACHINE, "guest or file: it is made for another kind of machine") \
+    X(TN_EENTRY, "guest or file: the entry point is not inside what is loaded") \
+    X(TN_ENOFIT, "guest or file: it does not fit into the room that there is for it") \
+    X(TN_EUNSUP, "guest or file: it asks for a feature that is not supported") \
+    X(TN_EPROTO, "guest or file: it breaks the protocol, or a step of it is out of order") \
+    X(TN_ESYS, "environment: a system call failed; errno tells why") \
+    X(TN_EAGAIN, "environment: not now; the same call may succeed later") \
+    X(TN_ENODEV, "environment: this host lacks the device or the feature; errno may tell why") \
+    X(TN_EBUG, "tenon: a check of its own state failed; this is a bug, please report it")
+/* clang-format on */
+
+/*
+ * No default: the compiler names the enumerator that the list has not. The bound keeps the value
+ * inside the range of the enumeration, which C++ asks of a conversion.
+ */
+#define TN_STRERROR_SENTENCE_(code, sentence)                                                      \
+    case code:                                                                                     \
+        return sentence;
+#define TN_STRERROR_NAME_(code, sentence)                                                          \
+    case code:                                                                                     \
+        return #code;
+
+TN_API const char *tn_strerror(int err)
+{
+    if (err >= 0)
+        return "success";
+    if (err >= TN_EBUG) {
+        switch ((enum tn_err)err) {
+            TN_STRERROR_LIST_(TN_STRERROR_SENTENCE_)
+        }
+    }
+    return "unknown error";
+}
+
+TN_API const char *tn_errname(int err)
+{
+    if (err >= 0)
+        return "TN_OK";
+    if (err >= TN_EBUG) {
+        switch ((enum tn_err)err) {
+            TN_STRERROR_LIST_(TN_STRERROR_NAME_)
+        }
+    }
+    return "unknown";
+}
+
+#undef TN_STRERROR_SENTENCE_
+#undef TN_STRERROR_NAME_
+#undef TN_STRERROR_LIST_
+
+#endif /* TN_DECL_ONLY */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TN_STRERROR_H */

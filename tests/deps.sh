@@ -1,0 +1,85 @@
+#!/bin/sh
+# Installs, by apt-get, the Debian packages that a purpose needs and that are missing; says which.
+# Usage: deps.sh build|test|check|prove|testbed|bench
+set -eu
+
+need() { # need PACKAGE PROOF: a command, or a file, that shows that it is there
+    case $2 in
+    /*) [ -e "$2" ] || missing="$missing $1" ;;
+    *) command -v "$2" >/dev/null 2>&1 || missing="$missing $1" ;;
+    esac
+}
+
+missing=
+case $1 in
+build)
+    need gcc gcc
+    need libc6-dev /usr/include/stdio.h
+    need linux-libc-dev /usr/include/linux/kvm.h
+    ;;
+test)
+    "$0" build
+    need clang clang
+    need libclang-rt-14-dev /usr/lib/clang/14/lib/linux/libclang_rt.asan-x86_64.a
+    need llvm llvm-cov
+    need libcmocka-dev /usr/include/cmocka.h
+    need acpica-tools iasl
+    ;;
+check)
+    "$0" test
+    need g++ g++
+    need clang-tidy clang-tidy
+    need clang-format clang-format
+    need cppcheck cppcheck
+    ;;
+prove)
+    "$0" build
+    need frama-c-base frama-c
+    need why3 why3
+    need cvc4 cvc4
+    need z3 z3
+    need patch patch
+    ;;
+testbed)
+    "$0" build
+    need qemu-system-x86 qemu-system-x86_64
+    need busybox-static /var/lib/dpkg/info/busybox-static.list
+    need cpio cpio
+    need xz-utils xz
+    need lz4 lz4
+    need zstd zstd
+    ;;
+bench)
+    "$0" build
+    need qemu-system-x86 qemu-system-x86_64
+    ;;
+*)
+    echo "deps.sh: no such purpose: $1" >&2
+    exit 2
+    ;;
+esac
+
+[ -n "$missing" ] || exit 0
+# shellcheck disable=SC2086
+set -- $missing
+echo "installing Debian packages: $*"
+sudo=
+if [ "$(id -u)" != 0 ]; then
+    sudo=sudo
+    command -v sudo >/dev/null || {
+        echo "deps: not root, and there is no sudo; install them and try again: $*" >&2
+        exit 1
+    }
+fi
+log=$(mktemp)
+apt_get() {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" >"$log" 2>&1
+}
+if ! apt_get install --no-install-recommends "$@"; then
+    if ! { apt_get update && apt_get install --no-install-recommends "$@"; }; then
+        tail -n 5 "$log" >&2
+        echo "deps: apt-get could not install: $*" >&2
+        exit 1
+    fi
+fi
+rm -f "$log"

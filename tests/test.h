@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * What every test_X.c includes after its own header: cmocka, with the headers that it wants first,
+ * and the few helpers that several tests share.
+ */
+#ifndef TENON_TEST_H
+#define TENON_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* xorshift64*: the same numbers on every run and every host. */
+static inline uint64_t test_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1dull;
+}
+
+/* A copy on the heap of exactly len bytes, so that a sanitizer sees one byte too many. */
+static inline uint8_t *test_exact(const void *bytes, size_t len)
+{
+    uint8_t *copy = malloc(len ? len : 1);
+
+    if (!copy)
+        abort();
+    if (len)
+        memcpy(copy, bytes, len);
+    return copy;
+}
+
+#endif
