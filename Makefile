@@ -32,6 +32,7 @@ PARSERS  := $(filter loader aml cmdline uart i8042 boot_x86,$(UNITS))
 FUZZERS  := $(patsubst fuzz/fuzz_%.c,%,$(wildcard fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/bench_%.c,%,$(wildcard tests/bench/bench_*.c))
 PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))
+ELFS     := $(patsubst tests/guests/%.c,%,$(wildcard tests/guests/*.c))
 GUESTS   := $(patsubst tests/guests/%.S,%,$(wildcard tests/guests/*.S))
 
 export BUILD FUZZ_SECONDS
@@ -64,9 +65,9 @@ $(BUILD)/libtenon.a: $(BUILD)/tenon.o
 $(BUILD)/tenon.pc: lib/tenon.pc.in Makefile
 	$(Q)mkdir -p $(@D) && sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
 
-$(BUILD)/bin/microvm: examples/microvm/main.c | deps-build
+$(BUILD)/bin/microvm: $(wildcard examples/microvm/*.c) | deps-build
 	$(Q)mkdir -p $(@D)
-	$(call say,CC,$@)$(CC) $(ALL) -DTENON_VERSION='"$(VERSION)"' $< -o $@ $(LIBS)
+	$(call say,CC,$@)$(CC) $(ALL) -DTENON_VERSION='"$(VERSION)"' $(filter %.c,$^) -o $@ $(LIBS)
 
 $(BUILD)/bin/%: examples/%.c | deps-build
 	$(Q)mkdir -p $(@D)
@@ -117,7 +118,14 @@ $(BUILD)/guests/%.bin: tests/guests/%.S tests/guests/guest.ld | deps-build
 	$(call say,GUEST,$@)gcc -ffreestanding -nostdlib -static -no-pie -Wl,--build-id=none \
 	    -Wl,-T,tests/guests/guest.ld -Wl,--oformat=binary -Iinclude -Itests/guests $< -o $@
 
-guests: $(GUESTS:%=$(BUILD)/guests/%.bin)
+# A guest in C is an ELF kernel for whole machines.
+$(BUILD)/guests/%.elf: tests/guests/%.c | deps-build
+	$(Q)mkdir -p $(@D)
+	$(call say,GUEST,$@)gcc -std=c11 -Wall -Wextra -O1 -ffreestanding -fno-pic -fno-stack-protector \
+	    -mgeneral-regs-only -mno-red-zone -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-n \
+	    -Wl,-Ttext-segment=0x100000 $< -o $@
+
+guests: $(GUESTS:%=$(BUILD)/guests/%.bin) $(ELFS:%=$(BUILD)/guests/%.elf)
 
 # ---- running Linux --------------------------------------------------------------------------------
 

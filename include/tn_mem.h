@@ -137,6 +137,15 @@ TN_API void tn_mem_init(struct tn_mem *m, struct tn_mem_region *table, uint32_t 
  * bad address, size or host, TN_EEXIST where it overlaps a region, TN_ENOSPC when the table is full
  * (m is unchanged).
  */
+/*@ requires \valid(m) && tn_mem_ok(m) && \valid(m->region + (0 .. m->cap - 1));
+    requires \valid(host + (0 .. size - 1));
+    requires \separated(m, m->region + (0 .. m->cap - 1));
+    assigns m->count, m->region[0 .. m->cap - 1];
+    ensures tn_mem_ok(m);
+    ensures \result == TN_OK ==> m->count == \old(m->count) + 1 && \exists integer i;
+      0 <= i < m->count && m->region[i].gpa == gpa && m->region[i].size == size &&
+      m->region[i].host == host && m->region[i].dirty == \null;
+    ensures \result != TN_OK ==> m->count == \old(m->count); */
 TN_API int tn_mem_add(struct tn_mem *m, uint64_t gpa, uint8_t *host, uint64_t size);
 
 /*
@@ -163,6 +172,10 @@ TN_API uint8_t *tn_mem_ptr(const struct tn_mem *m, uint64_t gpa, uint64_t len);
  * Whether RAM holds all of [gpa, gpa + len), in one region or in several that touch; true when
  * len is 0.
  */
+/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m);
+    assigns \nothing;
+    ensures \result <==> \forall integer a; gpa <= a < gpa + len ==>
+      \exists integer i; tn_mem_in((struct tn_mem *)m, i, a, 1); */
 TN_API bool tn_mem_holds(const struct tn_mem *m, uint64_t gpa, uint64_t len);
 
 /*
@@ -192,6 +205,15 @@ TN_API int tn_mem_fill(const struct tn_mem *m, uint64_t gpa, uint8_t byte, uint6
  * Returns 0; TN_EADDR when the address is not RAM or not aligned (*value = 0), TN_EINVAL for
  * another width. A store marks dirty.
  */
+/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && \valid(value);
+    requires \separated(value, m, m->region + (0 .. m->cap - 1));
+    assigns *value;
+    ensures \result == TN_EINVAL <==> !(width == 1 || width == 2 || width == 4 || width == 8);
+    ensures \result == TN_OK ==> gpa % width == 0 &&
+      \exists integer i; tn_mem_in((struct tn_mem *)m, i, gpa, width);
+    ensures \result == TN_EADDR ==> gpa % width != 0 ||
+      \forall integer i; !tn_mem_in((struct tn_mem *)m, i, gpa, width);
+    ensures \result == TN_OK || (\result < 0 && *value == 0); */
 TN_API int tn_mem_load(const struct tn_mem *m, uint64_t gpa, unsigned width, uint64_t *value);
 TN_API int tn_mem_store(const struct tn_mem *m, uint64_t gpa, unsigned width, uint64_t value);
 
@@ -264,6 +286,14 @@ static inline const struct tn_mem_region *tn_mem_find_(const struct tn_mem *m, u
 }
 
 /* The region that holds gpa, or NULL; *n is how many of len bytes from gpa lie in it. */
+/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && \valid(n) && len > 0;
+    requires \separated(n, m, m->region + (0 .. m->cap - 1));
+    assigns *n;
+    ensures \result == \null ==>
+      *n == 0 && \forall integer i; !tn_mem_in((struct tn_mem *)m, i, gpa, 1);
+    ensures \result != \null ==> 0 < *n <= len &&
+      \exists integer i; \result == m->region + i && tn_mem_in((struct tn_mem *)m, i, gpa, *n) &&
+        (*n == len || gpa + *n == m->region[i].gpa + m->region[i].size); */
 static inline const struct tn_mem_region *tn_mem_span_(const struct tn_mem *m, uint64_t gpa,
                                                        uint64_t len, uint64_t *n)
 {
@@ -372,6 +402,13 @@ TN_API int tn_mem_add(struct tn_mem *m, uint64_t gpa, uint8_t *host, uint64_t si
         return TN_EEXIST;
     if (m->count >= m->cap)
         return TN_ENOSPC;
+    /*@ loop invariant at <= i <= m->count;
+        loop invariant \forall integer k; 0 <= k < i ==>
+          m->region[k] == \at(m->region[k], Pre);
+        loop invariant \forall integer k; i < k <= m->count ==>
+          m->region[k] == \at(m->region[k - 1], Pre);
+        loop assigns i, m->region[at .. m->count];
+        loop variant i; */
     for (i = m->count; i > at; i--)
         m->region[i] = m->region[i - 1];
     m->region[at].gpa = gpa;
@@ -403,6 +440,11 @@ TN_API bool tn_mem_holds(const struct tn_mem *m, uint64_t gpa, uint64_t len)
 {
     uint64_t n;
 
+    /*@ loop invariant gpa + len == \at(gpa + len, Pre) && len <= \at(len, Pre);
+        loop invariant \forall integer a; \at(gpa, Pre) <= a < gpa ==>
+          \exists integer i; tn_mem_in((struct tn_mem *)m, i, a, 1);
+        loop assigns n, gpa, len;
+        loop variant len; */
     while (len > 0) {
         if (!tn_mem_span_(m, gpa, len, &n))
             return false;

@@ -88,6 +88,12 @@ TN_API const char *tn_strerror(int err);
  */
 TN_API const char *tn_errname(int err);
 
+/*
+ * A sentence for tn_loader's detail, enum tn_loader_detail: what it found and what the limit is.
+ * Never NULL. (The numbers stand here again, since a leaf includes no other header.)
+ */
+TN_API const char *tn_strerror_loader(uint32_t detail);
+
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
 
@@ -118,11 +124,11 @@ TN_API const char *tn_errname(int err);
  * No default: the compiler names the enumerator that the list has not. The bound keeps the value
  * inside the range of the enumeration, which C++ asks of a conversion.
  */
-#define TN_STRERROR_SENTENCE_(code, sentence)                                                      \
-    case code:                                                                                     \
+#define TN_STRERROR_SENTENCE_(code, sentence) \
+    case code:                                \
         return sentence;
-#define TN_STRERROR_NAME_(code, sentence)                                                          \
-    case code:                                                                                     \
+#define TN_STRERROR_NAME_(code, sentence) \
+    case code:                            \
         return #code;
 
 TN_API const char *tn_strerror(int err)
@@ -147,6 +153,110 @@ TN_API const char *tn_errname(int err)
         }
     }
     return "unknown";
+}
+
+TN_API const char *tn_strerror_loader(uint32_t detail)
+{
+    switch (detail) {
+    case 0u:
+        return "no error";
+    case 1u:
+        return "the file is empty";
+    case 2u:
+        return "the file is too short to tell what it is";
+    case 3u:
+        return "neither an ELF file nor a bzImage";
+    case 4u:
+        return "a compressed file (gzip, zstd, xz, bzip2, lzma or lz4); decompress it first";
+    case 5u:
+        return "an arm64 Image; this machine is x86-64";
+    case 16u:
+        return "the file ends inside the 64-byte ELF header";
+    case 17u:
+        return "a 32-bit ELF file; only 64-bit ones are loaded";
+    case 18u:
+        return "a big-endian ELF file; this machine is little-endian";
+    case 19u:
+        return "e_ident has an unknown class, byte order or version";
+    case 20u:
+        return "e_machine is another machine's; this one is x86-64 (62)";
+    case 21u:
+        return "e_type is neither ET_EXEC nor ET_DYN";
+    case 22u:
+        return "e_phentsize is not 56";
+    case 23u:
+        return "e_phnum is above the limit of 64";
+    case 24u:
+        return "the program headers lie beyond the end of the file";
+    case 25u:
+        return "no PT_LOAD segment has any bytes";
+    case 26u:
+        return "more PT_LOAD segments than the limit of 16";
+    case 27u:
+        return "a segment's p_filesz is above its p_memsz";
+    case 28u:
+        return "a segment's bytes lie beyond the end of the file";
+    case 29u:
+        return "a segment's p_paddr + p_memsz is above the limit of 2^52";
+    case 30u:
+        return "two segments overlap in guest memory";
+    case 31u:
+        return "e_entry is not in what is loaded";
+    case 32u:
+        return "e_entry is zero or a virtual address, and there is no PVH entry";
+    case 33u:
+        return "a PT_NOTE lies beyond the end of the file";
+    case 34u:
+        return "a note's n_namesz passes the end of its PT_NOTE";
+    case 35u:
+        return "a note's n_descsz passes the end of its PT_NOTE";
+    case 36u:
+        return "more notes than the limit of 1024";
+    case 37u:
+        return "the PVH note holds neither 4 nor 8 bytes";
+    case 38u:
+        return "the PVH entry is above 4 GiB";
+    case 39u:
+        return "the PVH entry is not in what is loaded";
+    case 64u:
+        return "boot_flag is not 0xaa55";
+    case 65u:
+        return "the file ends inside the bzImage's setup part";
+    case 66u:
+        return "the boot protocol is below 2.10";
+    case 67u:
+        return "the setup header's length, from its jump, is out of range";
+    case 68u:
+        return "LOADED_HIGH is clear: a zImage";
+    case 69u:
+        return "XLF_KERNEL_64 is clear: a 32-bit kernel";
+    case 70u:
+        return "syssize passes the end of the file";
+    case 71u:
+        return "syssize ends before the 64-bit entry at 0x200";
+    case 72u:
+        return "kernel_alignment is not a power of two";
+    case 73u:
+        return "min_alignment is above kernel_alignment";
+    case 74u:
+        return "pref_address is not aligned to kernel_alignment";
+    case 75u:
+        return "pref_address + init_size is too high";
+    case 96u:
+        return "a segment does not lie in RAM";
+    case 97u:
+        return "a segment overlaps what the machine keeps for itself";
+    case 98u:
+        return "the init_size bytes of the kernel do not lie in RAM";
+    case 99u:
+        return "the init_size bytes of the kernel overlap what the machine keeps for itself";
+    case 100u:
+        return "no place in RAM is large enough for the kernel's init_size";
+    case 101u:
+        return "the entry is not in what is loaded";
+    default:
+        return "unknown detail";
+    }
 }
 
 #undef TN_STRERROR_SENTENCE_

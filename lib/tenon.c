@@ -20,5 +20,6 @@
 #include "tn_loop.h"
 #include "tn_kvm.h"
 #include "tn_kvm_x86.h"
+#include "tn_vm_board.h"
 #include "tn_vm_x86.h"
 #include "tn_vm.h"

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* microvm's command line as a value. */
+#ifndef MICROVM_ARGS_H
+#define MICROVM_ARGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Exit codes; microvm(1) lists them. */
+enum exit_code {
+    EXIT_GUEST_OFF = 0,    /* the guest switched itself off, or was stopped gracefully */
+    EXIT_USAGE = 2,        /* an option, or a limit of one */
+    EXIT_NO_KVM = 3,       /* /dev/kvm is missing, or may not be opened */
+    EXIT_INPUT = 4,        /* a file, or what is in it */
+    EXIT_HOST = 5,         /* memory, threads or KVM failed */
+    EXIT_GUEST_RESET = 10, /* the guest asked for a reset */
+    EXIT_GUEST_CRASH = 11, /* a triple fault */
+    EXIT_GUEST_PANIC = 12, /* the guest's kernel reported a panic */
+    EXIT_KILLED = 13       /* ended from outside before the guest had shut down */
+};
+
+enum console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_NONE };
+
+struct args {
+    const char *kernel;
+    const char *initrd; /* NULL: none */
+    const char *cmdline;
+    uint64_t memory; /* bytes */
+    uint32_t cpus;
+    uint32_t boot; /* enum tn_boot_x86_proto */
+    enum console console;
+    const char *console_path; /* CONSOLE_FILE */
+    bool hugepages;
+};
+
+/*
+ * Reads the command line. Returns -1, or the code to exit with: --help and --version are done, or
+ * one line on stderr says what is wrong.
+ */
+int args_parse(int argc, char **argv, struct args *out);
+
+#endif

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * tn_vm_board - what the boards of all architectures share: the machine's description, how it can
+ * end, and the console's bytes between a serial port and file descriptors.
+ *
+ * WHAT
+ *   struct tn_vm_cfg says what a machine is made of, enum tn_vm_reason how its run ended. The
+ *   console joins a tn_uart to an input and an output descriptor (a terminal, a pipe, a
+ *   pseudo-terminal, a file) through an event loop: input is read only while the receiver has room;
+ *   output that the descriptor does not take waits in the transmitter, and the guest waits with it.
+ *   Nothing is lost, nothing grows.
+ *
+ * USAGE
+ *   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+ *   static struct tn_uart uart;
+ *   static struct tn_loop loop;
+ *   static struct tn_vm_console con;
+ *   struct tn_uart_cfg cfg = {&con, tn_vm_console_tx, NULL, tn_vm_console_room};
+ *
+ *   tn_uart_init(&uart, &cfg);
+ *   if (tn_loop_init(&loop) < 0 || tn_vm_console_init(&con, &uart, &lock, &loop, 0, 1) < 0)
+ *       return 1;
+ *   tn_loop_run(&loop);
+ *
+ * COMPOSITION
+ *   tn_vm takes the description; tn_vm_x86 (and each further board) holds a console for its first
+ *   serial port.
+ *
+ * GUEST TRUST
+ *   The guest chooses what is written and when, never how much is kept: 16 bytes.
+ *
+ * MEMORY
+ *   The caller owns everything; init opens one eventfd, close closes it. The two descriptors stay
+ *   the caller's, and open until close.
+ *
+ * THREADS
+ *   tx and room run under the lock, on any thread. The loop's callbacks take the lock themselves.
+ *   init and close are called on the loop's thread, or while it does not run.
+ *
+ * CONFIG
+ *   none.
+ *
+ * LIMITS
+ *   The output descriptor should be non-blocking: else a reader that stops, stops every thread that
+ *   touches a device. One descriptor cannot be both input and output: dup it.
+ */
+#ifndef TN_VM_BOARD_H
+#define TN_VM_BOARD_H
+
+/* -- tenon common block: the same bytes in every header (make check-common) -- */
+/* clang-format off */
+#ifndef TN_COMMON
+#define TN_COMMON
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#if !defined(TN_API) && defined(TN_DECL_ONLY)
+#define TN_API extern
+#elif !defined(TN_API)
+#define TN_API static inline
+#endif
+enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sentence for each */
+    /* the caller's fault */ TN_EINVAL = -1, TN_ENOSPC = -2, TN_ESTATE = -3, TN_EEXIST = -4,
+    /* the guest's, or a file's */ TN_EADDR = -32, TN_EFORMAT = -33, TN_ETRUNC = -34,
+    TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
+    TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
+    TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+/*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
+static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
+{
+    uint64_t v = 0;
+    /*@ loop invariant n <= \at(n, Pre); loop assigns n, v; loop variant n; */
+    while (n > 0) v = v << 8 | p[--n];
+    return v;
+}
+/*@ requires n <= 8 && \valid(p + (0 .. n - 1)); assigns p[0 .. n - 1]; */
+static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian store */
+{
+    /*@ loop invariant i <= n; loop assigns i, p[0 .. n - 1]; loop variant n - i; */
+    for (unsigned i = 0; i < n; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+#endif /* TN_COMMON */
+/* clang-format on */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "tn_loop.h"
+#include "tn_uart.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- part 1: the API ---------------------------------------------------------------------- */
+
+/* Why a machine no longer runs. */
+enum tn_vm_reason {
+    TN_VM_NONE = 0, /* it may still run */
+    TN_VM_POWEROFF, /* the guest switched itself off */
+    TN_VM_RESET,    /* the guest asked for a reset */
+    TN_VM_PANIC,    /* the guest's kernel reported a panic */
+    TN_VM_CRASH,    /* a triple fault, or state that the CPU refuses to run */
+    TN_VM_KILLED,   /* tn_vm_kill */
+    TN_VM_ERROR     /* KVM or the host failed */
+};
+
+/* What a machine is made of. Zero means the default where one is named. */
+struct tn_vm_cfg {
+    uint64_t memory;       /* bytes of RAM; the board states the limits */
+    uint32_t cpus;         /* 0: 1 */
+    uint32_t boot;         /* enum tn_boot_x86_proto */
+    uint32_t huge;         /* enum tn_hostmem_huge: the pages behind the RAM */
+    int signal;            /* what interrupts a vCPU's thread; 0: SIGRTMIN */
+    const uint8_t *kernel; /* an image that tn_loader knows; used during tn_vm_init only */
+    size_t kernel_len;     /* bytes */
+    const uint8_t *initrd; /* NULL: none; used during tn_vm_init only */
+    size_t initrd_len;     /* bytes */
+    const char *cmdline;   /* NULL: empty; used during tn_vm_init only */
+    bool console;          /* the first serial port is on the two descriptors below */
+    int console_in;        /* -1: none */
+    int console_out;       /* -1: none; should be non-blocking; not the same as console_in */
+};
+
+/* A serial port on descriptors. */
+struct tn_vm_console {
+    struct tn_uart *uart;
+    pthread_mutex_t *lock; /* guards uart and the flags below */
+    struct tn_loop *loop;
+    struct tn_loop_source in_source;
+    struct tn_loop_source out_source;
+    struct tn_loop_event wake; /* another thread changed what the loop should wait for */
+    int in;                    /* -1: none, or it has ended */
+    int out;                   /* -1: bytes are dropped */
+    bool in_polled;   /* false for a regular file, which epoll does not take: always ready */
+    bool out_polled;
+    bool out_blocked; /* the transmitter holds bytes that the output refused */
+    int error;        /* errno of the first write that failed for good; output is dropped since */
+};
+
+/*
+ * Joins uart, guarded by lock, to the descriptors (-1: none), served by loop. Returns 0, or the
+ * loop's error; *c is then closed.
+ */
+TN_API int tn_vm_console_init(struct tn_vm_console *c, struct tn_uart *uart, pthread_mutex_t *lock,
+                              struct tn_loop *loop, int in, int out);
+
+/*
+ * Leaves the loop, hands out what the transmitter still holds as far as the output takes it, and
+ * closes what init opened.
+ */
+TN_API void tn_vm_console_close(struct tn_vm_console *c);
+
+/*
+ * The two functions that the uart's configuration names; the lock is held.
+ */
+TN_API size_t tn_vm_console_tx(void *ctx, const uint8_t *bytes, size_t len);
+TN_API void tn_vm_console_room(void *ctx);
+
+/* ---- part 2: the bodies ------------------------------------------------------------------- */
+#ifndef TN_DECL_ONLY
+
+TN_API size_t tn_vm_console_tx(void *ctx, const uint8_t *bytes, size_t len)
+{
+    struct tn_vm_console *c = (struct tn_vm_console *)ctx;
+    ssize_t n;
+
+    if (c->out < 0 || c->error)
+        return len;
+    n = write(c->out, bytes, len);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        c->error = errno;
+        return len;
+    }
+    if (n < (ssize_t)len) {
+        c->out_blocked = true;
+        (void)tn_loop_event_signal(&c->wake);
+    }
+    return n < 0 ? 0 : (size_t)n;
+}
+
+TN_API void tn_vm_console_room(void *ctx)
+{
+    struct tn_vm_console *c = (struct tn_vm_console *)ctx;
+
+    if (c->in >= 0)
+        (void)tn_loop_event_signal(&c->wake);
+}
+
+/* Moves what can be moved, then waits for just what is still needed. On the loop's thread. */
+static inline void tn_vm_console_turn_(struct tn_vm_console *c, bool readable)
+{
+    uint8_t bytes[16];
+    size_t room;
+    bool more = false;
+
+    pthread_mutex_lock(c->lock);
+    if (c->out_blocked) {
+        c->out_blocked = false;
+        (void)tn_uart_flush(c->uart); /* tx sets it again when the output still refuses */
+    }
+    room = tn_uart_room(c->uart);
+    if (c->in >= 0 && (readable || !c->in_polled) && room > 0) {
+        ssize_t n = read(c->in, bytes, room < sizeof(bytes) ? room : sizeof(bytes));
+
+        if (n > 0) {
+            tn_uart_push(c->uart, bytes, (size_t)n);
+            more = !c->in_polled;
+        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+            if (c->in_polled)
+                (void)tn_loop_remove(c->loop, &c->in_source);
+            c->in = -1;
+        }
+        room = tn_uart_room(c->uart);
+    }
+    if (c->in >= 0 && c->in_polled)
+        (void)tn_loop_mod(c->loop, &c->in_source, room > 0 ? EPOLLIN : 0);
+    if (c->out >= 0 && c->out_polled)
+        (void)tn_loop_mod(c->loop, &c->out_source, c->out_blocked ? EPOLLOUT : 0);
+    if (more && room > 0)
+        (void)tn_loop_event_signal(&c->wake);
+    pthread_mutex_unlock(c->lock);
+}
+
+static inline void tn_vm_console_on_wake_(void *ctx, uint64_t count)
+{
+    (void)count;
+    tn_vm_console_turn_((struct tn_vm_console *)ctx, false);
+}
+
+static inline void tn_vm_console_on_in_(void *ctx, uint32_t events)
+{
+    (void)events;
+    tn_vm_console_turn_((struct tn_vm_console *)ctx, true);
+}
+
+static inline void tn_vm_console_on_out_(void *ctx, uint32_t events)
+{
+    struct tn_vm_console *c = (struct tn_vm_console *)ctx;
+
+    /* A reader that is gone raises EPOLLERR for ever; nobody wants to hear it twice. */
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        (void)tn_loop_remove(c->loop, &c->out_source);
+        c->out_polled = false;
+    }
+    tn_vm_console_turn_(c, false);
+}
+
+/* Adds fd to the loop; a regular file, which epoll refuses, is no error, but is not polled. */
+static inline int tn_vm_console_watch_(struct tn_vm_console *c, struct tn_loop_source *s, int fd,
+                                       void (*fn)(void *, uint32_t), uint32_t events, bool *polled)
+{
+    int r;
+
+    *polled = false;
+    if (fd < 0)
+        return TN_OK;
+    s->fd = fd;
+    s->events = events;
+    s->fn = fn;
+    s->ctx = c;
+    r = tn_loop_add(c->loop, s);
+    *polled = r >= 0;
+    return r == TN_ESYS && errno == EPERM ? TN_OK : r;
+}
+
+TN_API int tn_vm_console_init(struct tn_vm_console *c, struct tn_uart *uart, pthread_mutex_t *lock,
+                              struct tn_loop *loop, int in, int out)
+{
+    int r;
+
+    __builtin_memset(c, 0, sizeof(*c));
+    c->uart = uart;
+    c->lock = lock;
+    c->loop = loop;
+    c->in = in;
+    c->out = out;
+    r = tn_loop_event_init(&c->wake, loop, tn_vm_console_on_wake_, c);
+    if (r >= 0)
+        r = tn_vm_console_watch_(c, &c->in_source, in, tn_vm_console_on_in_, EPOLLIN,
+                                 &c->in_polled);
+    if (r >= 0)
+        r = tn_vm_console_watch_(c, &c->out_source, out, tn_vm_console_on_out_, 0, &c->out_polled);
+    if (r < 0) {
+        tn_vm_console_close(c);
+        return r;
+    }
+    if (in >= 0 && !c->in_polled)
+        (void)tn_loop_event_signal(&c->wake);
+    return TN_OK;
+}
+
+TN_API void tn_vm_console_close(struct tn_vm_console *c)
+{
+    if (!c->loop)
+        return;
+    tn_loop_event_close(&c->wake);
+    if (c->in >= 0 && c->in_polled)
+        (void)tn_loop_remove(c->loop, &c->in_source);
+    if (c->out >= 0 && c->out_polled)
+        (void)tn_loop_remove(c->loop, &c->out_source);
+    pthread_mutex_lock(c->lock);
+    (void)tn_uart_flush(c->uart);
+    pthread_mutex_unlock(c->lock);
+    c->loop = NULL;
+}
+
+#endif /* TN_DECL_ONLY */
+#ifdef __cplusplus
+}
+#endif
+#endif /* TN_VM_BOARD_H */
