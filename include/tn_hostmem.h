@@ -224,7 +224,7 @@ TN_API void tn_hostmem_close(struct tn_hostmem *m);
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-#ifndef MAP_ANONYMOUS
+#if defined(__GLIBC__) && !defined(__USE_MISC)
 #error "tn_hostmem.h: compile with -D_GNU_SOURCE, or include it before the system's headers"
 #endif
 #ifdef __cplusplus

@@ -64,8 +64,8 @@
  *   TN_KVM_MAX_ROUTES: capacity of struct tn_kvm_routes, 256.
  *
  * SPEC
- *   Linux, Documentation/virt/kvm/api.rst, section 4 (ioctls), 5 (struct kvm_run), 7 (capabilities
- *   that are enabled); the numbers beside the functions are its.
+ *   Linux, Documentation/virt/kvm/api.rst: section 4, by the names of the ioctls that the functions'
+ *   comments cite; 5 (struct kvm_run); 7 (capabilities that are enabled).
  *
  * LIMITS
  *   Linux 5.4 or later with API version 12. One address space (no SMM slots). A process that was
@@ -236,20 +236,21 @@ TN_API int tn_kvm_open(struct tn_kvm *k, const char *path);
 TN_API void tn_kvm_close(struct tn_kvm *k);
 
 /*
- * The value of a capability (KVM_CAP_*), 0 if KVM does not know it; of a VM, which may differ. 4.4
+ * The value of a capability (KVM_CAP_*), 0 if KVM does not know it; of a VM, which may differ.
+ * KVM_CHECK_EXTENSION
  */
 TN_API int tn_kvm_cap(const struct tn_kvm *k, long cap);
 TN_API int tn_kvm_vm_cap(const struct tn_kvm_vm *vm, long cap);
 
 /*
- * Enables a capability of the VM; flags are 0. section 7
+ * Enables a capability of the VM; flags are 0. KVM_ENABLE_CAP
  */
 TN_API int tn_kvm_enable_cap(struct tn_kvm_vm *vm, uint32_t cap, uint64_t arg0);
 
 /*
  * Makes an empty VM. Closing it takes milliseconds when chips or ioeventfds were registered
  * lately: an owner in a hurry closes on another thread. It lives on until its vCPUs are closed
- * too. 4.2
+ * too. KVM_CREATE_VM
  */
 TN_API int tn_kvm_vm_init(const struct tn_kvm *k, struct tn_kvm_vm *vm);
 TN_API void tn_kvm_vm_close(struct tn_kvm_vm *vm);
@@ -257,7 +258,7 @@ TN_API void tn_kvm_vm_close(struct tn_kvm_vm *vm);
 /*
  * Puts size bytes at host into the guest's memory at gpa, all multiples of the page; or changes
  * slot's flags; or deletes it (size 0). host stays mapped for as long. flags:
- * KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY. 4.35
+ * KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY. KVM_SET_USER_MEMORY_REGION
  */
 TN_API int tn_kvm_set_slot(struct tn_kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_t size,
                            void *host, uint32_t flags);
@@ -266,7 +267,7 @@ TN_API int tn_kvm_set_slot(struct tn_kvm_vm *vm, uint32_t slot, uint64_t gpa, ui
  * The pages of slot that were written since the last call, one bit each, in 64-bit words; clears
  * the log, unless KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is enabled: then tn_kvm_clear_dirty_log does,
  * for those of pages bits from first on (a multiple of 64; pages too, or up to the slot's end)
- * that are set. What userspace writes itself is not in it. 4.8, 4.117
+ * that are set. What userspace writes itself is not in it. KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG
  */
 TN_API int tn_kvm_dirty_log(struct tn_kvm_vm *vm, uint32_t slot, uint64_t *bitmap);
 TN_API int tn_kvm_clear_dirty_log(struct tn_kvm_vm *vm, uint32_t slot, uint64_t first,
@@ -274,7 +275,8 @@ TN_API int tn_kvm_clear_dirty_log(struct tn_kvm_vm *vm, uint32_t slot, uint64_t 
 
 /*
  * Interrupts: sets the level of an input (gsi) of the interrupt chips; injects a message, which
- * returns 1, or 0 where the guest blocks it. 4.25, 4.70
+ * returns 1, or 0 where the guest blocks it. KVM_IRQ_LINE,
+ * KVM_SIGNAL_MSI
  */
 TN_API int tn_kvm_irq_line(const struct tn_kvm_vm *vm, uint32_t gsi, bool level);
 TN_API int tn_kvm_signal_msi(const struct tn_kvm_vm *vm, uint64_t address, uint32_t data);
@@ -282,14 +284,16 @@ TN_API int tn_kvm_signal_msi(const struct tn_kvm_vm *vm, uint64_t address, uint3
 /*
  * Makes a signal on eventfd fd raise gsi. flags: 0 (an edge); KVM_IRQFD_FLAG_RESAMPLE (a level,
  * lowered by the guest's end of interrupt, which is signalled on resamplefd);
- * KVM_IRQFD_FLAG_DEASSIGN undoes it. resamplefd is -1 otherwise. 4.75
+ * KVM_IRQFD_FLAG_DEASSIGN undoes it. resamplefd is -1 otherwise.
+ * KVM_IRQFD
  */
 TN_API int tn_kvm_irqfd(struct tn_kvm_vm *vm, int fd, uint32_t gsi, uint32_t flags, int resamplefd);
 
 /*
  * Makes a guest's write of len bytes (1, 2, 4, 8; 0: any) at addr signal eventfd fd, without an
  * exit. flags: KVM_IOEVENTFD_FLAG_PIO (addr is a port), _DATAMATCH (only where datamatch is
- * written), _DEASSIGN (undo; all else as it was given). 4.59
+ * written), _DEASSIGN (undo; all else as it was given).
+ * KVM_IOEVENTFD
  */
 TN_API int tn_kvm_ioeventfd(struct tn_kvm_vm *vm, uint64_t addr, uint32_t len, int fd,
                             uint32_t flags, uint64_t datamatch);
@@ -308,13 +312,14 @@ TN_API int tn_kvm_route_pin(struct tn_kvm_routes *r, uint32_t gsi, uint32_t chip
 TN_API int tn_kvm_route_msi(struct tn_kvm_routes *r, uint32_t gsi, uint64_t address, uint32_t data);
 
 /*
- * Replaces the whole table of where each gsi goes. 4.52
+ * Replaces the whole table of where each gsi goes. KVM_SET_GSI_ROUTING
  */
 TN_API int tn_kvm_set_routes(struct tn_kvm_vm *vm, const struct tn_kvm_routes *r);
 
 /*
  * Devices in the kernel, and attributes: fd is a device's, a VM's or a vCPU's. create returns the
- * device's descriptor, which the caller closes; has returns 1 or 0. 4.79, 4.80
+ * device's descriptor, which the caller closes; has returns 1 or 0. KVM_CREATE_DEVICE,
+ * KVM_HAS_DEVICE_ATTR, ...
  */
 TN_API int tn_kvm_create_device(struct tn_kvm_vm *vm, uint32_t type);
 TN_API int tn_kvm_has_attr(int fd, uint32_t group, uint64_t attr);
@@ -322,7 +327,7 @@ TN_API int tn_kvm_get_attr(int fd, uint32_t group, uint64_t attr, void *value);
 TN_API int tn_kvm_set_attr(int fd, uint32_t group, uint64_t attr, const void *value);
 
 /*
- * Makes vCPU id and maps its run page. Nothing is left behind after an error. 4.7
+ * Makes vCPU id and maps its run page. Nothing is left behind after an error. KVM_CREATE_VCPU
  */
 TN_API int tn_kvm_vcpu_init(const struct tn_kvm *k, struct tn_kvm_vm *vm, struct tn_kvm_vcpu *vcpu,
                             uint32_t id);
@@ -334,7 +339,7 @@ TN_API void tn_kvm_vcpu_close(struct tn_kvm_vcpu *vcpu);
  * before state is saved. TN_KVM_EXIT_INTERRUPTED and _AGAIN are no errors. AGAIN: a second CPU
  * that waits for its start-up IPI was woken up; run it again, and it blocks in the kernel: this is
  * no busy loop. Returns 0; TN_ESYS (EFAULT: a slot without memory behind it, EIO: another
- * process's VM); TN_EBUG: an exit that contradicts itself. *e is zero then. 4.10, section 5
+ * process's VM); TN_EBUG: an exit that contradicts itself. *e is zero then. KVM_RUN, section 5
  */
 TN_API int tn_kvm_run(struct tn_kvm_vcpu *vcpu, struct tn_kvm_exit *e);
 
@@ -352,13 +357,466 @@ TN_API void tn_kvm_interrupt(struct tn_kvm_vcpu *vcpu);
 TN_API void tn_kvm_interrupt_clear(struct tn_kvm_vcpu *vcpu);
 
 /*
- * Whether the vCPU runs, halts or waits: KVM_MP_STATE_*. 4.38, 4.39
+ * Whether the vCPU runs, halts or waits: KVM_MP_STATE_*. KVM_GET_MP_STATE, KVM_SET_MP_STATE
  */
 TN_API int tn_kvm_get_mp_state(const struct tn_kvm_vcpu *vcpu, uint32_t *state);
 TN_API int tn_kvm_set_mp_state(struct tn_kvm_vcpu *vcpu, uint32_t state);
 
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef O_CLOEXEC
+#error "tn_kvm.h: compile with -D_GNU_SOURCE, or include it before the system's headers"
+#endif
+
+#define TN_KVM_VERSION  12
+#define TN_KVM_RETRIES  16u /* of making a VM, which a signal may interrupt */
+#define TN_KVM_MAX_DATA 16u /* words in a system event or an internal error */
+
+/* An ioctl with a pointer, or a number: what it returns, or TN_ESYS. */
+static inline int tn_kvm_ioctl_(int fd, unsigned long request, const void *arg)
+{
+    int r = ioctl(fd, request, arg);
+
+    return r < 0 ? TN_ESYS : r;
+}
+
+static inline int tn_kvm_ioctl_n_(int fd, unsigned long request, unsigned long arg)
+{
+    int r = ioctl(fd, request, arg);
+
+    return r < 0 ? TN_ESYS : r;
+}
+
+static inline void tn_kvm_close_fd_(int *fd)
+{
+    int saved = errno;
+
+    if (*fd >= 0)
+        (void)close(*fd);
+    *fd = -1;
+    errno = saved;
+}
+
+static const int tn_kvm_needs_[] = {
+    KVM_CAP_USER_MEMORY,    KVM_CAP_DESTROY_MEMORY_REGION_WORKS,
+    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IRQFD,
+    KVM_CAP_IOEVENTFD,      KVM_CAP_CHECK_EXTENSION_VM,
+#ifdef __x86_64__
+    KVM_CAP_EXT_CPUID,      KVM_CAP_IRQCHIP,
+    KVM_CAP_SET_TSS_ADDR,
+#endif
+};
+
+/* The checks of tn_kvm_open, on a descriptor that may be anything. */
+static inline int tn_kvm_check_(struct tn_kvm *k)
+{
+    int r = tn_kvm_ioctl_n_(k->fd, KVM_GET_API_VERSION, 0);
+
+    if (r != TN_KVM_VERSION)
+        return TN_ENODEV;
+    for (size_t i = 0; i < sizeof(tn_kvm_needs_) / sizeof(tn_kvm_needs_[0]); i++) {
+        if (tn_kvm_cap(k, tn_kvm_needs_[i]) > 0)
+            continue;
+        k->missing = tn_kvm_needs_[i];
+        return TN_ENODEV;
+    }
+    r = tn_kvm_ioctl_n_(k->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (r < 0)
+        return r;
+    k->run_size = (size_t)r;
+    if (k->run_size < sizeof(struct kvm_run))
+        return TN_ENODEV;
+#ifdef __x86_64__
+    k->supported.nent = TN_KVM_MAX_CPUID;
+    return tn_kvm_ioctl_(k->fd, KVM_GET_SUPPORTED_CPUID, &k->supported);
+#else
+    return TN_OK;
+#endif
+}
+
+TN_API int tn_kvm_open(struct tn_kvm *k, const char *path)
+{
+    int r;
+
+    memset(k, 0, sizeof(*k));
+    k->fd = open(path ? path : "/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (k->fd < 0)
+        return errno == ENOENT || errno == ENODEV || errno == ENXIO ? TN_ENODEV : TN_ESYS;
+    r = tn_kvm_check_(k);
+    if (r < 0)
+        tn_kvm_close(k);
+    return r;
+}
+
+TN_API void tn_kvm_close(struct tn_kvm *k)
+{
+    tn_kvm_close_fd_(&k->fd);
+}
+
+TN_API int tn_kvm_cap(const struct tn_kvm *k, long cap)
+{
+    return tn_kvm_ioctl_n_(k->fd, KVM_CHECK_EXTENSION, (unsigned long)cap);
+}
+
+TN_API int tn_kvm_vm_cap(const struct tn_kvm_vm *vm, long cap)
+{
+    return tn_kvm_ioctl_n_(vm->fd, KVM_CHECK_EXTENSION, (unsigned long)cap);
+}
+
+TN_API int tn_kvm_enable_cap(struct tn_kvm_vm *vm, uint32_t cap, uint64_t arg0)
+{
+    struct kvm_enable_cap v;
+
+    memset(&v, 0, sizeof(v));
+    v.cap = cap;
+    v.args[0] = arg0;
+    return tn_kvm_ioctl_(vm->fd, KVM_ENABLE_CAP, &v);
+}
+
+TN_API int tn_kvm_vm_init(const struct tn_kvm *k, struct tn_kvm_vm *vm)
+{
+    unsigned tries = 0;
+
+    do {
+        vm->fd = ioctl(k->fd, KVM_CREATE_VM, 0ul);
+    } while (vm->fd < 0 && errno == EINTR && ++tries < TN_KVM_RETRIES);
+    return vm->fd < 0 ? TN_ESYS : TN_OK;
+}
+
+TN_API void tn_kvm_vm_close(struct tn_kvm_vm *vm)
+{
+    tn_kvm_close_fd_(&vm->fd);
+}
+
+TN_API int tn_kvm_set_slot(struct tn_kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_t size,
+                           void *host, uint32_t flags)
+{
+    struct kvm_userspace_memory_region v;
+
+    memset(&v, 0, sizeof(v));
+    v.slot = slot;
+    v.flags = flags;
+    v.guest_phys_addr = gpa;
+    v.memory_size = size;
+    v.userspace_addr = (uintptr_t)host;
+    return tn_kvm_ioctl_(vm->fd, KVM_SET_USER_MEMORY_REGION, &v);
+}
+
+TN_API int tn_kvm_dirty_log(struct tn_kvm_vm *vm, uint32_t slot, uint64_t *bitmap)
+{
+    struct kvm_dirty_log v;
+
+    memset(&v, 0, sizeof(v));
+    v.slot = slot;
+    v.dirty_bitmap = bitmap;
+    return tn_kvm_ioctl_(vm->fd, KVM_GET_DIRTY_LOG, &v);
+}
+
+TN_API int tn_kvm_clear_dirty_log(struct tn_kvm_vm *vm, uint32_t slot, uint64_t first,
+                                  uint32_t pages, uint64_t *bitmap)
+{
+    struct kvm_clear_dirty_log v;
+
+    memset(&v, 0, sizeof(v));
+    v.slot = slot;
+    v.num_pages = pages;
+    v.first_page = first;
+    v.dirty_bitmap = bitmap;
+    return tn_kvm_ioctl_(vm->fd, KVM_CLEAR_DIRTY_LOG, &v);
+}
+
+TN_API int tn_kvm_irq_line(const struct tn_kvm_vm *vm, uint32_t gsi, bool level)
+{
+    struct kvm_irq_level v;
+
+    memset(&v, 0, sizeof(v));
+    v.irq = gsi;
+    v.level = level;
+    return tn_kvm_ioctl_(vm->fd, KVM_IRQ_LINE, &v);
+}
+
+TN_API int tn_kvm_signal_msi(const struct tn_kvm_vm *vm, uint64_t address, uint32_t data)
+{
+    struct kvm_msi v;
+    int r;
+
+    memset(&v, 0, sizeof(v));
+    v.address_lo = (uint32_t)address;
+    v.address_hi = (uint32_t)(address >> 32);
+    v.data = data;
+    r = tn_kvm_ioctl_(vm->fd, KVM_SIGNAL_MSI, &v);
+    return r > 0 ? 1 : r;
+}
+
+TN_API int tn_kvm_irqfd(struct tn_kvm_vm *vm, int fd, uint32_t gsi, uint32_t flags, int resamplefd)
+{
+    struct kvm_irqfd v;
+
+    memset(&v, 0, sizeof(v));
+    v.fd = (uint32_t)fd;
+    v.gsi = gsi;
+    v.flags = flags;
+    v.resamplefd = flags & KVM_IRQFD_FLAG_RESAMPLE ? (uint32_t)resamplefd : 0;
+    return tn_kvm_ioctl_(vm->fd, KVM_IRQFD, &v);
+}
+
+TN_API int tn_kvm_ioeventfd(struct tn_kvm_vm *vm, uint64_t addr, uint32_t len, int fd,
+                            uint32_t flags, uint64_t datamatch)
+{
+    struct kvm_ioeventfd v;
+
+    memset(&v, 0, sizeof(v));
+    v.datamatch = datamatch;
+    v.addr = addr;
+    v.len = len;
+    v.fd = fd;
+    v.flags = flags;
+    return tn_kvm_ioctl_(vm->fd, KVM_IOEVENTFD, &v);
+}
+
+/* A new row of the table, zero but for gsi and type; NULL: full. */
+static inline struct kvm_irq_routing_entry *tn_kvm_route_(struct tn_kvm_routes *r, uint32_t gsi,
+                                                          uint32_t type)
+{
+    struct kvm_irq_routing_entry *row;
+
+    if (r->nr >= TN_KVM_MAX_ROUTES)
+        return NULL;
+    row = &r->entries[r->nr++];
+    memset(row, 0, sizeof(*row));
+    row->gsi = gsi;
+    row->type = type;
+    return row;
+}
+
+TN_API int tn_kvm_route_pin(struct tn_kvm_routes *r, uint32_t gsi, uint32_t chip, uint32_t pin)
+{
+    struct kvm_irq_routing_entry *row = tn_kvm_route_(r, gsi, KVM_IRQ_ROUTING_IRQCHIP);
+
+    if (!row)
+        return TN_ENOSPC;
+    row->u.irqchip.irqchip = chip;
+    row->u.irqchip.pin = pin;
+    return TN_OK;
+}
+
+TN_API int tn_kvm_route_msi(struct tn_kvm_routes *r, uint32_t gsi, uint64_t address, uint32_t data)
+{
+    struct kvm_irq_routing_entry *row = tn_kvm_route_(r, gsi, KVM_IRQ_ROUTING_MSI);
+
+    if (!row)
+        return TN_ENOSPC;
+    row->u.msi.address_lo = (uint32_t)address;
+    row->u.msi.address_hi = (uint32_t)(address >> 32);
+    row->u.msi.data = data;
+    return TN_OK;
+}
+
+TN_API int tn_kvm_set_routes(struct tn_kvm_vm *vm, const struct tn_kvm_routes *r)
+{
+    return tn_kvm_ioctl_(vm->fd, KVM_SET_GSI_ROUTING, r);
+}
+
+TN_API int tn_kvm_create_device(struct tn_kvm_vm *vm, uint32_t type)
+{
+    struct kvm_create_device v;
+    int r;
+
+    memset(&v, 0, sizeof(v));
+    v.type = type;
+    r = tn_kvm_ioctl_(vm->fd, KVM_CREATE_DEVICE, &v);
+    return r < 0 ? r : (int)v.fd;
+}
+
+static inline int tn_kvm_attr_(int fd, unsigned long request, uint32_t group, uint64_t attr,
+                               const void *value)
+{
+    struct kvm_device_attr v;
+
+    memset(&v, 0, sizeof(v));
+    v.group = group;
+    v.attr = attr;
+    v.addr = (uintptr_t)value;
+    return tn_kvm_ioctl_(fd, request, &v);
+}
+
+TN_API int tn_kvm_has_attr(int fd, uint32_t group, uint64_t attr)
+{
+    int r = tn_kvm_attr_(fd, KVM_HAS_DEVICE_ATTR, group, attr, NULL);
+
+    if (r < 0)
+        return errno == EBADF ? r : 0;
+    return 1;
+}
+
+TN_API int tn_kvm_get_attr(int fd, uint32_t group, uint64_t attr, void *value)
+{
+    return tn_kvm_attr_(fd, KVM_GET_DEVICE_ATTR, group, attr, value);
+}
+
+TN_API int tn_kvm_set_attr(int fd, uint32_t group, uint64_t attr, const void *value)
+{
+    return tn_kvm_attr_(fd, KVM_SET_DEVICE_ATTR, group, attr, value);
+}
+
+TN_API int tn_kvm_vcpu_init(const struct tn_kvm *k, struct tn_kvm_vm *vm, struct tn_kvm_vcpu *vcpu,
+                            uint32_t id)
+{
+    void *run;
+
+    memset(vcpu, 0, sizeof(*vcpu));
+    vcpu->id = id;
+    vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)id);
+    if (vcpu->fd < 0)
+        return TN_ESYS;
+    run = mmap(NULL, k->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+    if (run == MAP_FAILED) {
+        tn_kvm_close_fd_(&vcpu->fd);
+        return TN_ESYS;
+    }
+    vcpu->run = (struct kvm_run *)run;
+    vcpu->run_size = k->run_size;
+    return TN_OK;
+}
+
+TN_API void tn_kvm_vcpu_close(struct tn_kvm_vcpu *vcpu)
+{
+    if (vcpu->run)
+        (void)munmap(vcpu->run, vcpu->run_size);
+    vcpu->run = NULL;
+    tn_kvm_close_fd_(&vcpu->fd);
+}
+
+/* Whether size * count bytes at offset lie in the run page. */
+static inline bool tn_kvm_io_ok_(const struct tn_kvm_vcpu *vcpu, uint64_t offset, uint32_t size,
+                                 uint32_t count)
+{
+    return (size == 1 || size == 2 || size == 4) && count > 0 && offset < vcpu->run_size &&
+           count <= (vcpu->run_size - offset) / size;
+}
+
+TN_API int tn_kvm_decode(const struct tn_kvm_vcpu *vcpu, struct tn_kvm_exit *e)
+{
+    struct kvm_run *run = vcpu->run;
+
+    e->reason = run->exit_reason;
+    switch (e->reason) {
+    case KVM_EXIT_IO:
+        if (!tn_kvm_io_ok_(vcpu, run->io.data_offset, run->io.size, run->io.count))
+            break;
+        e->kind = TN_KVM_EXIT_IO;
+        e->io.port = run->io.port;
+        e->io.size = run->io.size;
+        e->io.write = run->io.direction == KVM_EXIT_IO_OUT;
+        e->io.count = run->io.count;
+        e->io.data = (uint8_t *)run + run->io.data_offset;
+        return TN_OK;
+    case KVM_EXIT_MMIO:
+        if (run->mmio.len == 0 || run->mmio.len > sizeof(run->mmio.data))
+            break;
+        e->kind = TN_KVM_EXIT_MMIO;
+        e->mmio.gpa = run->mmio.phys_addr;
+        e->mmio.data = run->mmio.data;
+        e->mmio.len = (uint8_t)run->mmio.len;
+        e->mmio.write = run->mmio.is_write != 0;
+        return TN_OK;
+    case KVM_EXIT_SYSTEM_EVENT:
+        e->kind = TN_KVM_EXIT_SYSTEM_EVENT;
+        e->event.type = run->system_event.type;
+        e->event.ndata = run->system_event.ndata;
+        if (e->event.ndata > TN_KVM_MAX_DATA) /* kernels before 5.19 leave the field alone */
+            e->event.ndata = TN_KVM_MAX_DATA;
+        e->event.data = (const uint64_t *)(const void *)run->system_event.data;
+        return TN_OK;
+    case KVM_EXIT_INTERNAL_ERROR:
+        e->kind = TN_KVM_EXIT_INTERNAL_ERROR;
+        e->internal.suberror = run->internal.suberror;
+        e->internal.ndata = run->internal.ndata;
+        if (e->internal.ndata > TN_KVM_MAX_DATA)
+            e->internal.ndata = TN_KVM_MAX_DATA;
+        e->internal.data = (const uint64_t *)(const void *)run->internal.data;
+        return TN_OK;
+    case KVM_EXIT_FAIL_ENTRY:
+        e->kind = TN_KVM_EXIT_FAIL_ENTRY;
+        e->fail_entry.reason = run->fail_entry.hardware_entry_failure_reason;
+        e->fail_entry.cpu = run->fail_entry.cpu;
+        return TN_OK;
+    case KVM_EXIT_IOAPIC_EOI:
+        e->kind = TN_KVM_EXIT_IOAPIC_EOI;
+        e->eoi.vector = run->eoi.vector;
+        return TN_OK;
+    case KVM_EXIT_HLT:
+        e->kind = TN_KVM_EXIT_HLT;
+        return TN_OK;
+    case KVM_EXIT_SHUTDOWN:
+        e->kind = TN_KVM_EXIT_SHUTDOWN;
+        return TN_OK;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+        e->kind = TN_KVM_EXIT_IRQ_WINDOW;
+        return TN_OK;
+    case KVM_EXIT_INTR:
+        e->kind = TN_KVM_EXIT_INTERRUPTED;
+        return TN_OK;
+    default:
+        e->kind = TN_KVM_EXIT_UNKNOWN;
+        return TN_OK;
+    }
+    memset(e, 0, sizeof(*e));
+    return TN_EBUG;
+}
+
+TN_API int tn_kvm_run(struct tn_kvm_vcpu *vcpu, struct tn_kvm_exit *e)
+{
+    if (ioctl(vcpu->fd, KVM_RUN, 0ul) >= 0)
+        return tn_kvm_decode(vcpu, e);
+    memset(e, 0, sizeof(*e));
+    if (errno == EINTR)
+        e->kind = TN_KVM_EXIT_INTERRUPTED;
+    else if (errno == EAGAIN)
+        e->kind = TN_KVM_EXIT_AGAIN;
+    else
+        return TN_ESYS;
+    return TN_OK;
+}
+
+TN_API void tn_kvm_interrupt(struct tn_kvm_vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, (uint8_t)1, __ATOMIC_SEQ_CST);
+}
+
+TN_API void tn_kvm_interrupt_clear(struct tn_kvm_vcpu *vcpu)
+{
+    /* An exchange, not a store: it must see what was set before the interrupt that it clears. */
+    (void)__atomic_exchange_n(&vcpu->run->immediate_exit, (uint8_t)0, __ATOMIC_SEQ_CST);
+}
+
+TN_API int tn_kvm_get_mp_state(const struct tn_kvm_vcpu *vcpu, uint32_t *state)
+{
+    struct kvm_mp_state v;
+    int r;
+
+    memset(&v, 0, sizeof(v));
+    r = tn_kvm_ioctl_(vcpu->fd, KVM_GET_MP_STATE, &v);
+    *state = r < 0 ? 0 : v.mp_state;
+    return r;
+}
+
+TN_API int tn_kvm_set_mp_state(struct tn_kvm_vcpu *vcpu, uint32_t state)
+{
+    struct kvm_mp_state v;
+
+    memset(&v, 0, sizeof(v));
+    v.mp_state = state;
+    return tn_kvm_ioctl_(vcpu->fd, KVM_SET_MP_STATE, &v);
+}
 #endif /* TN_DECL_ONLY */
 #ifdef __cplusplus
 }

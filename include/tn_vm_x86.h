@@ -311,7 +311,7 @@ TN_API int tn_vm_x86_devices(struct tn_vm_x86 *board, const struct tn_vm_cfg *cf
                              struct tn_loop *loop)
 {
     const struct tn_uart_cfg uart = {board, tn_vm_x86_uart_tx_, tn_vm_x86_uart_irq_,
-                                     tn_vm_x86_uart_room_};
+                                     tn_vm_x86_uart_room_, false};
     const struct tn_i8042_cfg i8042 = {board, tn_vm_x86_kbd_reset_, tn_vm_x86_kbd_irq_};
     int r;
 
@@ -333,19 +333,79 @@ TN_API int tn_vm_x86_devices(struct tn_vm_x86 *board, const struct tn_vm_cfg *cf
 
 /* ---- tables and the kernel ---- */
 
-/* What a guest can't find by itself: a serial port, a keyboard controller, the panic port. */
-static inline int tn_vm_x86_dsdt_(uint8_t *buf, size_t cap)
+/* What a guest can't find by itself: ISA devices, one row each. */
+static const struct {
+    const char *name;
+    const char *hid;
+    uint16_t port[2]; /* 0: no second one */
+    uint8_t count;    /* ports from each on */
+    uint8_t irq;      /* 0: none */
+} tn_vm_x86_isa_[] = {
+    {"COM1", "PNP0501", {TN_VM_X86_UART_PORT, 0}, 8, TN_VM_X86_UART_IRQ},
+    {"KBD_", "PNP0303", {TN_VM_X86_KBD_PORT, TN_VM_X86_KBD_PORT + 4}, 1, TN_VM_X86_KBD_IRQ},
+    {"PNIC", "QEMU0001", {TN_VM_X86_PANIC_PORT, 0}, 1, 0},
+};
+
+static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap)
 {
     struct tn_aml a;
 
     tn_aml_init(&a, buf, cap);
-    return 0;
+    tn_aml_scope_begin(&a, "\\_SB");
+    for (size_t i = 0; i < sizeof(tn_vm_x86_isa_) / sizeof(tn_vm_x86_isa_[0]); i++) {
+        tn_aml_device_begin(&a, tn_vm_x86_isa_[i].name);
+        tn_aml_hid(&a, tn_vm_x86_isa_[i].hid);
+        tn_aml_uid(&a, 1);
+        tn_aml_name(&a, "_STA");
+        tn_aml_integer(&a, 0x0f); /* present, enabled, shown, working */
+        tn_aml_name(&a, "_CRS");
+        tn_aml_resources_begin(&a);
+        for (size_t p = 0; p < 2; p++) {
+            if (tn_vm_x86_isa_[i].port[p])
+                tn_aml_io(&a, tn_vm_x86_isa_[i].port[p], tn_vm_x86_isa_[i].count);
+        }
+        if (tn_vm_x86_isa_[i].irq)
+            tn_aml_irq(&a, tn_vm_x86_isa_[i].irq);
+        tn_aml_end(&a);
+        tn_aml_end(&a);
+    }
+    tn_aml_end(&a);
+    return tn_aml_finish(&a);
 }
 
-/* Writes the tables that tell the guest of its CPUs; *rsdp is where the first one is. */
-static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus, uint64_t *rsdp)
+/* Writes the tables that tell the guest of its CPUs and devices. */
+static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
 {
-    return 0;
+    uint8_t *acpi_at = tn_mem_ptr(mem, TN_BOOT_X86_ACPI, TN_BOOT_X86_ACPI_SIZE);
+    uint8_t *mp_at = tn_mem_ptr(mem, TN_BOOT_X86_MPTABLE, TN_BOOT_X86_MPTABLE_SIZE);
+    struct tn_mptable_cfg mp;
+    struct tn_acpi_cfg acpi;
+    uint8_t dsdt[1024];
+    int64_t len = tn_vm_x86_dsdt_(dsdt, sizeof(dsdt));
+    int r;
+
+    if (len < 0)
+        return TN_EBUG;
+    if (!acpi_at || !mp_at)
+        return TN_EINVAL;
+    __builtin_memset(&mp, 0, sizeof(mp));
+    mp.gpa = TN_BOOT_X86_MPTABLE;
+    mp.cpus = cpus;
+    r = tn_mptable_build(&mp, mp_at, TN_BOOT_X86_MPTABLE_SIZE);
+    if (r < 0)
+        return r;
+    __builtin_memset(&acpi, 0, sizeof(acpi));
+    acpi.gpa = TN_BOOT_X86_ACPI;
+    acpi.cpus = cpus;
+    acpi.reset.space = acpi.sleep_control.space = acpi.sleep_status.space = TN_ACPI_IO;
+    acpi.reset.address = TN_VM_X86_PM_PORT;
+    acpi.reset_value = TN_VM_X86_RESET;
+    acpi.sleep_control.address = TN_VM_X86_PM_PORT + 1;
+    acpi.sleep_status.address = TN_VM_X86_PM_PORT + 2;
+    acpi.i8042 = true;
+    acpi.dsdt = dsdt;
+    acpi.dsdt_len = (size_t)len;
+    return tn_acpi_build(&acpi, acpi_at, TN_BOOT_X86_ACPI_SIZE, NULL);
 }
 
 TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
@@ -363,7 +423,8 @@ TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
     boot.ram_size = cfg->memory;
     boot.proto = cfg->boot;
     board->cpus = cfg->cpus ? cfg->cpus : 1;
-    r = tn_vm_x86_tables_(mem, board->cpus, &boot.rsdp);
+    boot.rsdp = TN_BOOT_X86_ACPI;
+    r = tn_vm_x86_tables_(mem, board->cpus);
     return r < 0 ? r : tn_boot_x86_load(mem, &boot, &board->boot, &board->info);
 }
 

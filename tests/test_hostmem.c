@@ -199,6 +199,18 @@ static void an_empty_pool_of_huge_pages_is_an_error_at_once(void **state)
     assert_true(vm_pages() <= pages + 16);
 }
 
+static int set_limit(int resource, const struct rlimit *limit)
+{
+    switch (resource) { /* constants: the parameter's type differs between C libraries */
+    case RLIMIT_AS:
+        return setrlimit(RLIMIT_AS, limit);
+    case RLIMIT_FSIZE:
+        return setrlimit(RLIMIT_FSIZE, limit);
+    default:
+        return setrlimit(RLIMIT_NOFILE, limit);
+    }
+}
+
 /* Runs in a child: the limit is its own. Exits with errno, or with 200 and above. */
 static void limited(int resource, rlim_t to, uint64_t size)
 {
@@ -206,7 +218,7 @@ static void limited(int resource, rlim_t to, uint64_t size)
     struct tn_hostmem m;
     struct tn_hostmem_cfg cfg = sized(size);
 
-    if (setrlimit(resource, &limit) < 0)
+    if (set_limit(resource, &limit) < 0)
         _exit(200);
     errno = 0;
     if (tn_hostmem_init(&m, &cfg) != TN_ESYS)

@@ -16,7 +16,7 @@ for h in include/tn_*.h; do
     BEGIN { print "#define _GNU_SOURCE\n#include \"" m ".h\"" }
     /^ \* USAGE$/ { on = 1; next }
     on && /^ \* [A-Z][A-Z ]*$/ { exit }
-    on { sub(/^ \* ? ? ?/, ""); line[++n] = $0; if ($0 == "---") split_at = n }
+    on { sub(/^ \*/, ""); sub(/^   /, ""); line[++n] = $0; if ($0 == "---") split_at = n }
     END {
         for (i = 1; i < split_at; i++) print line[i]
         print "int usage(void);\nint usage(void)\n{"

@@ -1,0 +1,1575 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * tn_kvm and tn_kvm_x86. The decoder is tested on run pages of our own making, everywhere; the rest
+ * on /dev/kvm with the tiny guests of tests/guests (built into TENON_GUESTS, default build/guests),
+ * or skipped by name where there is no KVM.
+ */
+#include "tn_kvm_x86.h"
+
+#include "tn_mptable.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "test.h"
+
+#define RAM        0x200000u
+#define GUEST      0x10000u
+#define PORT_EXIT  0xf4u
+#define PORT_READY 0xe8u
+#define PORT_EVENT 0xe9u
+#define MMIO       0xd0000000ull
+#define MAX_CPUS   4u
+#define KICK       SIGUSR1
+
+enum chips { NO_CHIPS, FULL, SPLIT };
+
+static struct tn_kvm kvm;
+
+static struct machine {
+    struct tn_kvm_vm vm;
+    struct tn_kvm_vcpu cpu[MAX_CPUS];
+    uint32_t cpus;
+    uint8_t *ram;
+} m;
+
+static void on_kick(int sig)
+{
+    (void)sig;
+}
+
+/* ---- the harness ---- */
+
+static bool no_kvm(const char *name)
+{
+    if (kvm.fd >= 0)
+        return false;
+    print_message("[ SKIPPED  ] %s: no usable /dev/kvm\n", name);
+    return true;
+}
+#define NEED_KVM()            \
+    do {                      \
+        if (no_kvm(__func__)) \
+            skip();           \
+    } while (0)
+
+static void load(const char *name)
+{
+    const char *dir = getenv("TENON_GUESTS");
+    char path[512];
+    FILE *f;
+    size_t n;
+
+    snprintf(path, sizeof(path), "%s/%s.bin", dir ? dir : "build/guests", name);
+    f = fopen(path, "rb");
+    if (!f)
+        fail_msg("%s: no such guest; TENON_GUESTS names their directory", path);
+    n = fread(m.ram + GUEST, 1, 0x20000, f);
+    fclose(f);
+    assert_true(n > 0);
+}
+
+static void real_mode(struct tn_kvm_vcpu *cpu)
+{
+    struct kvm_sregs s;
+    struct kvm_regs g;
+
+    assert_int_equal(tn_kvm_x86_get_sregs(cpu, &s), 0);
+    s.cs.base = GUEST;
+    s.cs.selector = GUEST >> 4;
+    assert_int_equal(tn_kvm_x86_set_sregs(cpu, &s), 0);
+    memset(&g, 0, sizeof(g));
+    g.rflags = 2;
+    assert_int_equal(tn_kvm_x86_set_regs(cpu, &g), 0);
+}
+
+/* A machine with the guest at its start; slot 0: RAM but for page 0xa0000 (slot 1, read-only). */
+static void start(const char *guest, uint32_t cpus, enum chips chips)
+{
+    static struct tn_kvm_cpuid cpuid;
+
+    memset(&m, 0, sizeof(m));
+    m.ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(m.ram != MAP_FAILED);
+    assert_int_equal(tn_kvm_vm_init(&kvm, &m.vm), 0);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 0, 0, 0xa0000, m.ram, 0), 0);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 1, 0xa0000, 0x1000, m.ram + 0xa0000, KVM_MEM_READONLY),
+                     0);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 2, 0xa1000, 0x5f000, m.ram + 0xa1000, 0), 0);
+    assert_int_equal(
+        tn_kvm_set_slot(&m.vm, 3, 0x100000, 0x100000, m.ram + 0x100000, KVM_MEM_LOG_DIRTY_PAGES),
+        0);
+    if (chips == FULL)
+        assert_int_equal(tn_kvm_x86_irqchip_full(&m.vm), 0);
+    if (chips == SPLIT)
+        assert_int_equal(tn_kvm_x86_irqchip_split(&m.vm, TN_KVM_X86_IOAPIC_PINS), 0);
+    for (uint32_t i = 0; i < cpus; i++) {
+        assert_int_equal(tn_kvm_vcpu_init(&kvm, &m.vm, &m.cpu[i], i), 0);
+        m.cpus++;
+        assert_int_equal(m.cpu[i].id, i);
+        assert_int_equal(tn_kvm_x86_cpuid(&kvm, &cpuid, i, cpus), 0);
+        assert_int_equal(tn_kvm_x86_set_cpuid(&m.cpu[i], &cpuid), 0);
+    }
+    if (guest) {
+        load(guest);
+        real_mode(&m.cpu[0]);
+    }
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < m.cpus; i++)
+        tn_kvm_vcpu_close(&m.cpu[i]);
+    if (m.ram) {
+        tn_kvm_vm_close(&m.vm);
+        munmap(m.ram, RAM);
+    }
+    memset(&m, 0, sizeof(m));
+    return 0;
+}
+
+static void run(struct tn_kvm_exit *e)
+{
+    do {
+        memset(e, 0xee, sizeof(*e));
+        assert_int_equal(tn_kvm_run(&m.cpu[0], e), 0);
+    } while (e->kind == TN_KVM_EXIT_INTERRUPTED);
+    if (e->kind == TN_KVM_EXIT_INTERNAL_ERROR || e->kind == TN_KVM_EXIT_SHUTDOWN) {
+        struct kvm_regs g;
+
+        (void)tn_kvm_x86_get_regs(&m.cpu[0], &g);
+        print_message("  exit %u at rip %#llx\n", e->reason, (unsigned long long)g.rip);
+    }
+}
+
+static uint64_t value(const uint8_t *data, unsigned size)
+{
+    return tn_get_(data, size);
+}
+
+/* The next exit is a port access; of one value, if count is 1. */
+static uint8_t *io(bool write, uint32_t port, uint32_t size, uint32_t count, uint64_t v)
+{
+    struct tn_kvm_exit e;
+
+    run(&e);
+    assert_int_equal(e.kind, TN_KVM_EXIT_IO);
+    assert_int_equal(e.reason, KVM_EXIT_IO);
+    assert_int_equal(e.io.port, port);
+    assert_int_equal(e.io.write, write);
+    assert_int_equal(e.io.size, size);
+    assert_int_equal(e.io.count, count);
+    if (write && count == 1)
+        assert_int_equal(value(e.io.data, size), v);
+    if (!write && count == 1)
+        tn_put_(e.io.data, size, v);
+    return e.io.data;
+}
+
+static void out(uint32_t port, uint32_t size, uint64_t v)
+{
+    io(true, port, size, 1, v);
+}
+
+static void in(uint32_t port, uint32_t size, uint64_t v)
+{
+    io(false, port, size, 1, v);
+}
+
+static void mmio(bool write, uint64_t gpa, uint32_t len, uint64_t v)
+{
+    struct tn_kvm_exit e;
+
+    run(&e);
+    assert_int_equal(e.kind, TN_KVM_EXIT_MMIO);
+    assert_int_equal(e.reason, KVM_EXIT_MMIO);
+    assert_int_equal(e.mmio.gpa, gpa);
+    assert_int_equal(e.mmio.len, len);
+    assert_int_equal(e.mmio.write, write);
+    if (write)
+        assert_int_equal(value(e.mmio.data, len), v);
+    else
+        tn_put_(e.mmio.data, len, v);
+}
+
+/* String instructions may be cut anywhere: collects (OUT) or gives (IN) n bytes in all. */
+static void string(bool write, uint32_t port, uint32_t size, uint8_t *bytes, uint32_t n)
+{
+    struct tn_kvm_exit e;
+
+    while (n > 0) {
+        uint32_t part;
+
+        run(&e);
+        assert_int_equal(e.kind, TN_KVM_EXIT_IO);
+        assert_int_equal(e.io.port, port);
+        assert_int_equal(e.io.write, write);
+        assert_int_equal(e.io.size, size);
+        part = e.io.count * size;
+        assert_in_range(part, 1, n);
+        memcpy(write ? bytes : e.io.data, write ? e.io.data : bytes, part);
+        bytes += part;
+        n -= part;
+    }
+}
+
+static double cpu_seconds(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* ---- vCPUs on threads ---- */
+
+static struct {
+    pthread_t thread[MAX_CPUS];
+    uint32_t rounds;     /* times that CPU 0 was interrupted */
+    uint32_t interrupts; /* TN_KVM_EXIT_INTERRUPTED */
+    uint32_t agains;     /* TN_KVM_EXIT_AGAIN, of all CPUs */
+    uint32_t asked;      /* what CPU 0 is to see */
+    uint32_t seen;       /* what it saw */
+    uint32_t events;     /* bytes on PORT_EVENT */
+    uint32_t event_mask; /* 1 << byte, for bytes less than 32 */
+    uint8_t event;       /* the last one */
+    uint32_t ready;      /* bytes on PORT_READY */
+    uint32_t eois;       /* TN_KVM_EXIT_IOAPIC_EOI */
+    uint32_t result;     /* the byte on PORT_EXIT, + 1 */
+    uint32_t quit;
+    uint32_t failed;
+} t;
+
+#define GET(x)    __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define SET(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
+#define INC(x)    ((void)__atomic_fetch_add(&(x), 1, __ATOMIC_ACQ_REL))
+
+static void *cpu_main(void *arg)
+{
+    struct tn_kvm_vcpu *cpu = arg;
+    struct tn_kvm_exit e;
+
+    for (;;) {
+        tn_kvm_interrupt_clear(cpu);
+        if (GET(t.quit))
+            return NULL;
+        SET(t.seen, GET(t.asked));
+        if (tn_kvm_run(cpu, &e) != 0) {
+            INC(t.failed);
+            return NULL;
+        }
+        if (e.kind == TN_KVM_EXIT_INTERRUPTED) {
+            INC(t.interrupts);
+        } else if (e.kind == TN_KVM_EXIT_AGAIN) {
+            INC(t.agains);
+        } else if (e.kind == TN_KVM_EXIT_IOAPIC_EOI) {
+            SET(t.event, e.eoi.vector);
+            INC(t.eois);
+        } else if (e.kind == TN_KVM_EXIT_IO && e.io.port == PORT_READY) {
+            if (!e.io.write)
+                e.io.data[0] = 0;
+            INC(t.ready);
+        } else if (e.kind == TN_KVM_EXIT_IO && e.io.port == PORT_EVENT) {
+            if (e.io.data[0] < 32)
+                (void)__atomic_fetch_or(&t.event_mask, 1u << e.io.data[0], __ATOMIC_ACQ_REL);
+            SET(t.event, e.io.data[0]);
+            INC(t.events);
+        } else if (e.kind == TN_KVM_EXIT_IO && e.io.port == PORT_EXIT) {
+            SET(t.result, e.io.data[0] + 1u);
+        } else if (e.kind != TN_KVM_EXIT_MMIO) { /* the split chips' I/O APIC */
+            INC(t.failed);
+            return NULL;
+        }
+    }
+}
+
+static void threads_start(void)
+{
+    memset(&t, 0, sizeof(t));
+    for (uint32_t i = 0; i < m.cpus; i++)
+        assert_int_equal(pthread_create(&t.thread[i], NULL, cpu_main, &m.cpu[i]), 0);
+}
+
+static void kick(uint32_t cpu)
+{
+    tn_kvm_interrupt(&m.cpu[cpu]);
+    assert_int_equal(pthread_kill(t.thread[cpu], KICK), 0);
+}
+
+static void threads_stop(void)
+{
+    SET(t.quit, 1);
+    for (uint32_t i = 0; i < m.cpus; i++)
+        kick(i);
+    for (uint32_t i = 0; i < m.cpus; i++)
+        pthread_join(t.thread[i], NULL);
+}
+
+/* Waits for up to ten seconds. */
+#define AWAIT(condition)                                            \
+    do {                                                            \
+        double end_ = cpu_seconds(CLOCK_MONOTONIC) + 10;            \
+        while (!(condition) && cpu_seconds(CLOCK_MONOTONIC) < end_) \
+            usleep(50);                                             \
+        if (!(condition)) {                                         \
+            threads_stop();                                         \
+            fail_msg("did not happen: %s", #condition);             \
+        }                                                           \
+    } while (0)
+
+/* ---- the decoder, without KVM ---- */
+
+static _Alignas(8) uint8_t page[3 * 4096];
+static struct tn_kvm_vcpu paper = {-1, 0, (struct kvm_run *)(void *)page, sizeof(page)};
+
+static struct kvm_run *fresh(uint32_t reason)
+{
+    memset(page, 0xa5, sizeof(page));
+    paper.run->exit_reason = reason;
+    return paper.run;
+}
+
+static void decode_refuses_an_access_outside_the_run_page(void **state)
+{
+    static const struct {
+        uint64_t offset;
+        uint8_t size;
+        uint32_t count;
+        int err;
+    } row[] = {
+        {4096, 1, 8192, 0},           {4096, 1, 8193, TN_EBUG}, {4096, 4, 2048, 0},
+        {4096, 4, 2049, TN_EBUG},     {3 * 4096 - 1, 1, 1, 0},  {3 * 4096 - 1, 2, 1, TN_EBUG},
+        {3 * 4096, 1, 1, TN_EBUG},    {~0ull, 1, 1, TN_EBUG},   {~0ull - 4096, 4, ~0u, TN_EBUG},
+        {4096, 4, 1u << 31, TN_EBUG}, {4096, 0, 1, TN_EBUG},    {4096, 3, 1, TN_EBUG},
+        {4096, 8, 1, TN_EBUG},        {4096, 1, 0, TN_EBUG},
+    };
+    struct tn_kvm_exit e, zero;
+
+    (void)state;
+    memset(&zero, 0, sizeof(zero));
+    for (size_t i = 0; i < COUNT(row); i++) {
+        struct kvm_run *r = fresh(KVM_EXIT_IO);
+
+        r->io.data_offset = row[i].offset;
+        r->io.size = row[i].size;
+        r->io.count = row[i].count;
+        r->io.direction = KVM_EXIT_IO_IN;
+        r->io.port = 0x1234;
+        memset(&e, 0xee, sizeof(e));
+        assert_int_equal(tn_kvm_decode(&paper, &e), row[i].err);
+        if (row[i].err) {
+            assert_memory_equal(&e, &zero, sizeof(e));
+        } else {
+            assert_int_equal(e.kind, TN_KVM_EXIT_IO);
+            assert_ptr_equal(e.io.data, page + row[i].offset);
+            assert_int_equal(e.io.count, row[i].count);
+            assert_false(e.io.write);
+        }
+    }
+}
+
+static void decode_refuses_mmio_of_a_wrong_length(void **state)
+{
+    struct tn_kvm_exit e;
+
+    (void)state;
+    for (uint32_t len = 0; len < 12; len++) {
+        struct kvm_run *r = fresh(KVM_EXIT_MMIO);
+
+        r->mmio.len = len;
+        assert_int_equal(tn_kvm_decode(&paper, &e), len >= 1 && len <= 8 ? 0 : TN_EBUG);
+        assert_int_equal(e.kind, len >= 1 && len <= 8 ? TN_KVM_EXIT_MMIO : 0);
+    }
+    fresh(KVM_EXIT_MMIO)->mmio.len = 0x100; /* not taken modulo 256 */
+    assert_int_equal(tn_kvm_decode(&paper, &e), TN_EBUG);
+}
+
+static void decode_knows_every_kind(void **state)
+{
+    static const struct {
+        uint32_t reason, kind;
+    } row[] = {
+        {KVM_EXIT_HLT, TN_KVM_EXIT_HLT},
+        {KVM_EXIT_SHUTDOWN, TN_KVM_EXIT_SHUTDOWN},
+        {KVM_EXIT_IRQ_WINDOW_OPEN, TN_KVM_EXIT_IRQ_WINDOW},
+        {KVM_EXIT_INTR, TN_KVM_EXIT_INTERRUPTED},
+        {KVM_EXIT_UNKNOWN, TN_KVM_EXIT_UNKNOWN},
+        {KVM_EXIT_DEBUG, TN_KVM_EXIT_UNKNOWN},
+        {0xffffffff, TN_KVM_EXIT_UNKNOWN},
+    };
+    struct tn_kvm_exit e;
+    struct kvm_run *r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(row); i++) {
+        fresh(row[i].reason);
+        assert_int_equal(tn_kvm_decode(&paper, &e), 0);
+        assert_int_equal(e.kind, row[i].kind);
+        assert_int_equal(e.reason, row[i].reason);
+    }
+    r = fresh(KVM_EXIT_FAIL_ENTRY);
+    r->fail_entry.hardware_entry_failure_reason = 0x8000000000000021;
+    r->fail_entry.cpu = 7;
+    assert_int_equal(tn_kvm_decode(&paper, &e), 0);
+    assert_int_equal(e.kind, TN_KVM_EXIT_FAIL_ENTRY);
+    assert_int_equal(e.fail_entry.reason, 0x8000000000000021);
+    assert_int_equal(e.fail_entry.cpu, 7);
+
+    r = fresh(KVM_EXIT_IOAPIC_EOI);
+    r->eoi.vector = 0x35;
+    assert_int_equal(tn_kvm_decode(&paper, &e), 0);
+    assert_int_equal(e.kind, TN_KVM_EXIT_IOAPIC_EOI);
+    assert_int_equal(e.eoi.vector, 0x35);
+
+    for (uint32_t n = 0; n < 20; n++) {
+        r = fresh(KVM_EXIT_SYSTEM_EVENT);
+        r->system_event.type = KVM_SYSTEM_EVENT_RESET;
+        r->system_event.ndata = n;
+        r->system_event.data[0] = 42;
+        assert_int_equal(tn_kvm_decode(&paper, &e), 0);
+        assert_int_equal(e.kind, TN_KVM_EXIT_SYSTEM_EVENT);
+        assert_int_equal(e.event.type, KVM_SYSTEM_EVENT_RESET);
+        assert_int_equal(e.event.ndata, n < 16 ? n : 16);
+        assert_int_equal(e.event.data[0], 42);
+
+        r = fresh(KVM_EXIT_INTERNAL_ERROR);
+        r->internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+        r->internal.ndata = n;
+        r->internal.data[15] = 43;
+        assert_int_equal(tn_kvm_decode(&paper, &e), 0);
+        assert_int_equal(e.kind, TN_KVM_EXIT_INTERNAL_ERROR);
+        assert_int_equal(e.internal.suberror, KVM_INTERNAL_ERROR_DELIVERY_EV);
+        assert_int_equal(e.internal.ndata, n < 16 ? n : 16);
+        assert_int_equal(e.internal.data[15], 43);
+    }
+}
+
+static void interrupt_is_a_flag_in_the_run_page(void **state)
+{
+    (void)state;
+    fresh(0)->immediate_exit = 0;
+    tn_kvm_interrupt(&paper);
+    assert_int_equal(paper.run->immediate_exit, 1);
+    tn_kvm_interrupt(&paper);
+    tn_kvm_interrupt_clear(&paper);
+    assert_int_equal(paper.run->immediate_exit, 0);
+    assert_int_equal(page[0], 0xa5);
+}
+
+static void routes_have_a_capacity(void **state)
+{
+    static struct tn_kvm_routes r;
+
+    (void)state;
+    assert_int_equal(tn_kvm_x86_routes(&r), 0);
+    assert_int_equal(r.nr, 40);
+    assert_int_equal(r.entries[18].gsi, 9);
+    assert_int_equal(r.entries[18].u.irqchip.irqchip, KVM_IRQCHIP_PIC_SLAVE);
+    assert_int_equal(r.entries[18].u.irqchip.pin, 1);
+    assert_int_equal(r.entries[39].u.irqchip.pin, 23);
+    while (r.nr < TN_KVM_MAX_ROUTES)
+        assert_int_equal(tn_kvm_route_msi(&r, r.nr, 0x1234fee00000, 0x30), 0);
+    assert_int_equal(r.entries[255].u.msi.address_hi, 0x1234);
+    assert_int_equal(tn_kvm_route_msi(&r, 1, 0, 0), TN_ENOSPC);
+    assert_int_equal(tn_kvm_route_pin(&r, 1, 0, 0), TN_ENOSPC);
+    assert_int_equal(r.nr, TN_KVM_MAX_ROUTES);
+}
+
+/* ---- errors ---- */
+
+static void open_tells_what_is_wrong(void **state)
+{
+    static struct tn_kvm k;
+    char file[] = "/tmp/tenon-kvm-XXXXXX";
+    int fd, status;
+    pid_t child;
+
+    (void)state;
+    assert_int_equal(tn_kvm_open(&k, "/nonexistent/kvm"), TN_ENODEV);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(k.fd, -1);
+    assert_int_equal(tn_kvm_open(&k, "/dev/null"), TN_ENODEV);
+    assert_int_equal(k.fd, -1);
+    assert_int_equal(k.missing, 0);
+    assert_int_equal(tn_kvm_open(&k, "/"), TN_ESYS);
+    assert_int_equal(errno, EISDIR);
+    tn_kvm_close(&k); /* is closed already */
+
+    fd = mkstemp(file);
+    assert_true(fd >= 0 && fchmod(fd, 0) == 0);
+    close(fd);
+    child = fork();
+    if (child == 0) {
+        if (geteuid() == 0 && setuid(65534) != 0)
+            _exit(3);
+        _exit(tn_kvm_open(&k, file) == TN_ESYS && errno == EACCES ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    unlink(file);
+    assert_int_equal(status, 0);
+}
+
+static void what_is_closed_is_an_error_not_a_crash(void **state)
+{
+    static struct tn_kvm k;
+    static struct tn_kvm_cpuid c;
+    static struct tn_kvm_routes r;
+    static uint8_t xsave[4096];
+    struct tn_kvm_vm vm = {-1};
+    struct tn_kvm_vcpu cpu = {-1, 0, NULL, 0};
+    struct tn_kvm_exit e;
+    struct tn_boot_x86_cpu boot;
+    struct kvm_msr_entry msr = {0x10, 0, 0};
+    struct kvm_regs regs;
+    struct kvm_irqchip chip;
+    struct kvm_clock_data clock;
+    uint64_t word = 0;
+    uint32_t n = 1;
+
+    (void)state;
+    memset(&boot, 0, sizeof(boot));
+    memset(&clock, 0, sizeof(clock));
+    k.fd = -1;
+#define BAD(call)                          \
+    do {                                   \
+        errno = 0;                         \
+        assert_int_equal((call), TN_ESYS); \
+        assert_int_equal(errno, EBADF);    \
+    } while (0)
+    BAD(tn_kvm_cap(&k, KVM_CAP_IRQFD));
+    BAD(tn_kvm_vm_init(&k, &vm));
+    assert_int_equal(vm.fd, -1);
+    BAD(tn_kvm_vm_cap(&vm, KVM_CAP_IRQFD));
+    BAD(tn_kvm_enable_cap(&vm, KVM_CAP_SPLIT_IRQCHIP, 24));
+    BAD(tn_kvm_set_slot(&vm, 0, 0, 4096, xsave, 0));
+    BAD(tn_kvm_dirty_log(&vm, 0, &word));
+    BAD(tn_kvm_clear_dirty_log(&vm, 0, 0, 64, &word));
+    BAD(tn_kvm_irq_line(&vm, 0, true));
+    BAD(tn_kvm_signal_msi(&vm, 0xfee00000, 0x30));
+    BAD(tn_kvm_irqfd(&vm, 0, 0, 0, -1));
+    BAD(tn_kvm_ioeventfd(&vm, 0, 4, 0, 0, 0));
+    BAD(tn_kvm_set_routes(&vm, &r));
+    BAD(tn_kvm_create_device(&vm, 0));
+    BAD(tn_kvm_has_attr(-1, 0, 0));
+    BAD(tn_kvm_get_attr(-1, 0, 0, &word));
+    BAD(tn_kvm_set_attr(-1, 0, 0, &word));
+    BAD(tn_kvm_vcpu_init(&k, &vm, &cpu, 0));
+    assert_int_equal(cpu.fd, -1);
+    assert_null(cpu.run);
+    memset(&e, 0xee, sizeof(e));
+    BAD(tn_kvm_run(&cpu, &e));
+    assert_int_equal(e.kind | e.reason, 0);
+    BAD(tn_kvm_get_mp_state(&cpu, &n));
+    assert_int_equal(n, 0);
+    BAD(tn_kvm_set_mp_state(&cpu, 0));
+    BAD(tn_kvm_x86_irqchip_full(&vm));
+    BAD(tn_kvm_x86_irqchip_split(&vm, 24));
+    BAD(tn_kvm_x86_get_cpuid(&cpu, &c));
+    BAD(tn_kvm_x86_set_cpuid(&cpu, &c));
+    BAD(tn_kvm_x86_set_boot(&cpu, &boot));
+    BAD(tn_kvm_x86_set_boot_msrs(&cpu, NULL));
+    BAD(tn_kvm_x86_set_lint(&cpu));
+    memset(&regs, 0xee, sizeof(regs));
+    BAD(tn_kvm_x86_get_regs(&cpu, &regs));
+    assert_int_equal(regs.rax | regs.rflags, 0);
+    BAD(tn_kvm_x86_set_regs(&cpu, &regs));
+    BAD(tn_kvm_x86_xsave_size(&vm));
+    BAD(tn_kvm_x86_get_xsave(&vm, &cpu, xsave, sizeof(xsave)));
+    BAD(tn_kvm_x86_set_xsave(&vm, &cpu, xsave, sizeof(xsave)));
+    BAD(tn_kvm_x86_msr_list(&k, &n, 1));
+    BAD(tn_kvm_x86_get_msrs(&cpu, &msr, 1));
+    BAD(tn_kvm_x86_set_msrs(&cpu, &msr, 1));
+    BAD(tn_kvm_x86_get_tsc_khz(&cpu));
+    BAD(tn_kvm_x86_set_tsc_khz(&cpu, 1000000));
+    BAD(tn_kvm_x86_get_tsc_offset(&cpu, &word));
+    BAD(tn_kvm_x86_set_tsc_offset(&cpu, 0));
+    BAD(tn_kvm_x86_inject(&cpu, 0x30));
+    BAD(tn_kvm_x86_nmi(&cpu));
+    memset(&chip, 0, sizeof(chip));
+    BAD(tn_kvm_x86_get_irqchip(&vm, &chip));
+    BAD(tn_kvm_x86_set_irqchip(&vm, &chip));
+    BAD(tn_kvm_x86_get_clock(&vm, &clock));
+    BAD(tn_kvm_x86_set_clock(&vm, &clock));
+    tn_kvm_vm_close(&vm);
+    tn_kvm_vcpu_close(&cpu);
+}
+
+static void kvm_refuses_what_is_wrong(void **state)
+{
+    struct tn_kvm_vcpu second;
+    struct tn_kvm_exit e;
+    uint64_t bitmap[4];
+
+    (void)state;
+    NEED_KVM();
+    start("idle", 1, NO_CHIPS);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 9, 0x400001, 4096, m.ram, 0), TN_ESYS);
+    assert_int_equal(errno, EINVAL);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 9, 0x1000, 4096, m.ram, 0), TN_ESYS);
+    assert_int_equal(errno, EEXIST);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 3, 0, 0, NULL, 0), 0);
+    assert_int_equal(tn_kvm_dirty_log(&m.vm, 3, bitmap), TN_ESYS);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(tn_kvm_vcpu_init(&kvm, &m.vm, &second, 0), TN_ESYS);
+    assert_int_equal(errno, EEXIST);
+    assert_int_equal(second.fd, -1);
+    assert_int_equal(tn_kvm_irq_line(&m.vm, 4, true), TN_ESYS);
+    assert_int_equal(errno, ENXIO);
+    assert_int_equal(tn_kvm_x86_irqchip_full(&m.vm), TN_ESYS); /* a vCPU is there already */
+    assert_int_equal(tn_kvm_irqfd(&m.vm, -1, 4, 0, -1), TN_ESYS);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, 0x100, 3, 0, 0, 0), TN_ESYS);
+    assert_int_equal(tn_kvm_create_device(&m.vm, 0xffff), TN_ESYS);
+    assert_int_equal(errno, ENODEV);
+    /* A slot without memory behind it: an error, not an exit. */
+    assert_int_equal(mprotect(m.ram + GUEST, 4096, PROT_NONE), 0);
+    memset(&e, 0xee, sizeof(e));
+    assert_int_equal(tn_kvm_run(&m.cpu[0], &e), TN_ESYS);
+    assert_int_equal(errno, EFAULT);
+    assert_int_equal(e.kind | e.reason, 0);
+}
+
+static void a_process_forked_off_cannot_use_the_vm(void **state)
+{
+    int status;
+    pid_t child;
+
+    (void)state;
+    NEED_KVM();
+    start("idle", 1, FULL);
+    child = fork();
+    if (child == 0) {
+        struct tn_kvm_exit e;
+
+        _exit(tn_kvm_run(&m.cpu[0], &e) == TN_ESYS && errno == EIO ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static void a_vm_lives_until_its_last_descriptor(void **state)
+{
+    (void)state;
+    NEED_KVM();
+    start("idle", 1, FULL);
+    tn_kvm_vm_close(&m.vm);
+    assert_int_equal(m.vm.fd, -1);
+    out(PORT_READY, 1, 1);
+    tn_kvm_vcpu_close(&m.cpu[0]);
+    assert_int_equal(m.cpu[0].fd, -1);
+    assert_null(m.cpu[0].run);
+    tn_kvm_vcpu_close(&m.cpu[0]);
+}
+
+/* ---- exits ---- */
+
+static void ports_of_every_width(void **state)
+{
+    static const uint8_t digits[] = "0123456789abcdef";
+    uint8_t give[40], got[40];
+
+    (void)state;
+    NEED_KVM();
+    start("ports", 1, NO_CHIPS);
+    out(0x70, 1, 0x11);
+    out(0x72, 2, 0x2222);
+    out(0x74, 4, 0x44444444);
+    out(0x1234, 1, 0x5a);
+    out(0xffff, 1, 0x5a);
+    out(0x1236, 2, 0xa55a);
+    out(0x1238, 4, 0xdeadbeef);
+    in(0x300, 1, 0xc1);
+    out(0x400, 1, 0xc1);
+    in(0x302, 2, 0xc2d2);
+    out(0x402, 2, 0xc2d2);
+    in(0x304, 4, 0xc4d4e4f4);
+    out(0x404, 4, 0xc4d4e4f4);
+
+    string(true, 0x500, 1, got, 13);
+    assert_memory_equal(got, digits, 13);
+    string(true, 0x502, 2, got, 10);
+    assert_memory_equal(got, digits, 10);
+    string(true, 0x504, 4, got, 12);
+    assert_memory_equal(got, digits, 12);
+
+    for (uint8_t i = 0; i < sizeof(give); i++)
+        give[i] = (uint8_t)(0x80 + i);
+    string(false, 0x600, 1, give, 7);
+    string(false, 0x602, 2, give + 8, 12);
+    string(false, 0x604, 4, give + 20, 20);
+    give[7] = 0;
+    string(true, 0x700, 1, got, 40);
+    assert_memory_equal(got, give, 40);
+    out(PORT_EXIT, 1, 1);
+}
+
+static void mmio_of_every_width(void **state)
+{
+    (void)state;
+    NEED_KVM();
+    start("mmio", 1, NO_CHIPS);
+    m.ram[0xa0000] = 0x66;
+    mmio(true, MMIO, 1, 0x11);
+    mmio(true, MMIO + 2, 2, 0x2222);
+    mmio(true, MMIO + 4, 4, 0x44444444);
+    mmio(true, MMIO + 8, 8, 0x1122334455667788);
+    mmio(false, MMIO + 0x200, 1, 0xa1);
+    mmio(true, MMIO + 0x300, 1, 0xa1);
+    mmio(false, MMIO + 0x202, 2, 0xa2b2);
+    mmio(true, MMIO + 0x302, 2, 0xa2b2);
+    mmio(false, MMIO + 0x204, 4, 0xa4b4c4d4);
+    mmio(true, MMIO + 0x304, 4, 0xa4b4c4d4);
+    mmio(false, MMIO + 0x208, 8, 0xa8b8c8d8e8f80818);
+    mmio(true, MMIO + 0x308, 8, 0xa8b8c8d8e8f80818);
+
+    mmio(true, MMIO + 0xffd, 3, 0x221100);
+    mmio(true, MMIO + 0x1000, 1, 0x33);
+    mmio(false, MMIO + 0x1ffe, 2, 0xb2a1);
+    mmio(false, MMIO + 0x2000, 2, 0xd4c3);
+    mmio(true, MMIO + 0x400, 4, 0xd4c3b2a1);
+    mmio(false, MMIO + 0x2ff9, 7, 0x07060504030201);
+    mmio(false, MMIO + 0x3000, 1, 0x08);
+    mmio(true, MMIO + 0x408, 8, 0x0807060504030201);
+
+    mmio(true, MMIO + 0x500, 1, 'w');
+    mmio(true, MMIO + 0x501, 1, 'o');
+    mmio(true, MMIO + 0x502, 1, 'r');
+    mmio(true, MMIO + 0x503, 1, 'd');
+    mmio(true, 0xa0000, 1, 0x77);
+    out(PORT_EXIT, 1, 0x66);
+    assert_int_equal(m.ram[0xa0000], 0x66);
+}
+
+static void a_triple_fault_is_a_shutdown(void **state)
+{
+    struct tn_kvm_exit e;
+
+    (void)state;
+    NEED_KVM();
+    start("triple", 1, FULL);
+    run(&e);
+    assert_int_equal(e.kind, TN_KVM_EXIT_SHUTDOWN);
+    assert_int_equal(e.reason, KVM_EXIT_SHUTDOWN);
+}
+
+static void code_where_no_memory_is_is_an_internal_error(void **state)
+{
+    struct tn_kvm_exit e;
+    struct kvm_regs g;
+
+    (void)state;
+    NEED_KVM();
+    start("idle", 1, FULL);
+    assert_int_equal(tn_kvm_set_slot(&m.vm, 0, 0, 0, NULL, 0), 0);
+    assert_int_equal(tn_kvm_x86_get_regs(&m.cpu[0], &g), 0);
+    run(&e);
+    assert_int_equal(e.kind, TN_KVM_EXIT_INTERNAL_ERROR);
+    assert_int_equal(e.internal.suberror, KVM_INTERNAL_ERROR_EMULATION);
+    assert_in_range(e.internal.ndata, 0, 16);
+}
+
+static void hlt_without_chips_is_an_exit_and_interrupts_need_a_window(void **state)
+{
+    struct tn_kvm_exit e;
+    struct kvm_regs g;
+
+    (void)state;
+    NEED_KVM();
+    start("idle", 1, NO_CHIPS);
+    m.ram[4 * 0x30] = 0x20; /* vector 0x30: 1000:0020, where OUT PORT_EXIT and HLT are put */
+    m.ram[4 * 0x30 + 3] = 0x10;
+    memcpy(m.ram + GUEST + 0x20, "\xe6\xf4\xf4", 3);
+    out(PORT_READY, 1, 1);
+    run(&e);
+    assert_int_equal(e.kind, TN_KVM_EXIT_HLT);
+    assert_int_equal(e.reason, KVM_EXIT_HLT);
+
+    real_mode(&m.cpu[0]);
+    assert_int_equal(tn_kvm_x86_get_regs(&m.cpu[0], &g), 0);
+    g.rsp = 0x7000;
+    assert_int_equal(tn_kvm_x86_set_regs(&m.cpu[0], &g), 0);
+    m.cpu[0].run->request_interrupt_window = 1;
+    out(PORT_READY, 1, 1);
+    assert_false(m.cpu[0].run->ready_for_interrupt_injection);
+    run(&e);
+    assert_int_equal(e.kind, TN_KVM_EXIT_IRQ_WINDOW);
+    assert_true(m.cpu[0].run->ready_for_interrupt_injection);
+    m.cpu[0].run->request_interrupt_window = 0;
+    assert_int_equal(tn_kvm_x86_inject(&m.cpu[0], 0x30), 0);
+    out(PORT_EXIT, 1, 1);
+}
+
+static void interrupt_completes_the_access_under_way(void **state)
+{
+    struct tn_kvm_exit e;
+    struct kvm_regs g;
+
+    (void)state;
+    NEED_KVM();
+    start("spin", 1, FULL);
+    in(PORT_READY, 1, 0x5a);
+    tn_kvm_interrupt(&m.cpu[0]);
+    assert_int_equal(tn_kvm_run(&m.cpu[0], &e), 0);
+    assert_int_equal(e.kind, TN_KVM_EXIT_INTERRUPTED);
+    assert_int_equal(e.reason, 0);
+    assert_int_equal(tn_kvm_x86_get_regs(&m.cpu[0], &g), 0);
+    assert_int_equal(g.rax & 0xff, 0x5a);
+    assert_int_equal(g.rip, 2);
+    assert_int_equal(tn_kvm_run(&m.cpu[0], &e), 0); /* the flag stays */
+    assert_int_equal(e.kind, TN_KVM_EXIT_INTERRUPTED);
+}
+
+static void ten_thousand_kicks_and_none_is_lost(void **state)
+{
+    const uint32_t kicks = 10000;
+
+    (void)state;
+    NEED_KVM();
+    start("spin", 1, FULL);
+    threads_start();
+    for (uint32_t i = 1; i <= kicks; i++) {
+        double end = cpu_seconds(CLOCK_MONOTONIC) + 10;
+
+        SET(t.asked, i);
+        kick(0);
+        while (GET(t.seen) != i && cpu_seconds(CLOCK_MONOTONIC) < end)
+            sched_yield();
+        if (GET(t.seen) != i) {
+            threads_stop();
+            fail_msg("kick %u was lost", i);
+        }
+    }
+    threads_stop();
+    assert_int_equal(t.failed, 0);
+    assert_true(t.interrupts > 0);
+    print_message("  %u kicks, %u of them out of the guest\n", kicks, t.interrupts);
+}
+
+static void an_idle_guest_burns_no_cpu(void **state)
+{
+    clockid_t clock;
+    double before, burnt;
+
+    (void)state;
+    NEED_KVM();
+    start("idle", 2, FULL); /* the second one never gets a start-up IPI */
+    threads_start();
+    AWAIT(GET(t.ready) == 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(pthread_getcpuclockid(t.thread[i], &clock), 0);
+        usleep(20000);
+        before = cpu_seconds(clock);
+        usleep(500000);
+        burnt = cpu_seconds(clock) - before;
+        print_message("  CPU %u: %.3f ms in 500 ms\n", i, burnt * 1e3);
+        if (burnt > 0.005) {
+            threads_stop();
+            fail_msg("CPU %u burnt %.1f ms in 500 ms", i, burnt * 1e3);
+        }
+    }
+    threads_stop();
+    assert_int_equal(t.failed, 0);
+    assert_in_range(t.agains, 0, 4);
+}
+
+/* ---- interrupts ---- */
+
+static void timers_of_both_arrangements(void **state)
+{
+    (void)state;
+    NEED_KVM();
+    start("pit", 1, FULL);
+    assert_int_equal(tn_kvm_x86_set_lint(&m.cpu[0]), 0);
+    out(PORT_EXIT, 1, 5);
+    stop(NULL);
+    start("lapic_timer", 1, SPLIT);
+    out(PORT_EXIT, 1, 5);
+}
+
+static void secondary_cpus_start_by_the_mp_table(void **state)
+{
+    struct tn_mptable_cfg cfg;
+
+    (void)state;
+    NEED_KVM();
+    for (uint32_t cpus = 1; cpus <= MAX_CPUS; cpus += cpus == 1 ? 1 : 2) {
+        start("smp", cpus, FULL);
+        memset(&cfg, 0, sizeof(cfg));
+        cfg.gpa = 0xf0000;
+        cfg.cpus = cpus;
+        assert_true(tn_mptable_build(&cfg, m.ram + 0xf0000, 0x10000) > 0);
+        threads_start();
+        AWAIT(GET(t.result) != 0);
+        threads_stop();
+        assert_int_equal(t.result, cpus + 1);
+        assert_int_equal(t.events, cpus - 1);
+        assert_int_equal(t.event_mask, (1u << cpus) - 2);
+        assert_int_equal(t.failed, 0);
+        assert_true(t.agains <= 8 * cpus);
+        stop(NULL);
+    }
+    start("smp", 1, FULL); /* no table */
+    out(PORT_EXIT, 1, 0xff);
+}
+
+static void messages_lines_and_irqfds_arrive(void **state)
+{
+    static struct tn_kvm_routes routes;
+    int fd, resample;
+    uint64_t one = 1, n;
+    struct pollfd p;
+
+    (void)state;
+    NEED_KVM();
+    start("irq", 1, FULL);
+    fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    resample = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_true(fd >= 0 && resample >= 0);
+    assert_int_equal(tn_kvm_x86_routes(&routes), 0);
+    assert_int_equal(tn_kvm_route_msi(&routes, 32, 0xfee00000, 0x3a), 0);
+    assert_int_equal(tn_kvm_set_routes(&m.vm, &routes), 0);
+    threads_start();
+    AWAIT(GET(t.ready) == 1);
+
+    for (uint32_t i = 0; i < 100; i++) {
+        assert_int_equal(tn_kvm_signal_msi(&m.vm, 0xfee00000, 0x30 + i % 5), 1);
+        AWAIT(GET(t.events) == i + 1);
+        assert_int_equal(t.event, 0x30 + i % 5);
+    }
+    SET(t.events, 0);
+    assert_int_equal(tn_kvm_irq_line(&m.vm, 6, true), 0); /* an edge */
+    AWAIT(GET(t.events) == 1);
+    assert_int_equal(t.event, 0x36);
+    assert_int_equal(tn_kvm_irq_line(&m.vm, 6, false), 0);
+
+    assert_int_equal(tn_kvm_irqfd(&m.vm, fd, 32, 0, -1), 0); /* a message */
+    assert_int_equal(tn_kvm_irqfd(&m.vm, fd, 32, 0, -1), TN_ESYS);
+    assert_int_equal(errno, EBUSY);
+    for (uint32_t i = 0; i < 100; i++) {
+        SET(t.events, 0);
+        assert_int_equal(write(fd, &one, 8), 8);
+        AWAIT(GET(t.events) == 1);
+        assert_int_equal(t.event, 0x3a);
+    }
+    assert_int_equal(tn_kvm_irqfd(&m.vm, fd, 32, KVM_IRQFD_FLAG_DEASSIGN, -1), 0);
+    SET(t.events, 0);
+    assert_int_equal(write(fd, &one, 8), 8);
+    usleep(20000);
+    assert_int_equal(GET(t.events), 0);
+    assert_int_equal(read(fd, &n, 8), 8);
+
+    /* A level: it is lowered by the end of the interrupt, of which we hear. */
+    assert_int_equal(tn_kvm_irqfd(&m.vm, fd, 5, KVM_IRQFD_FLAG_RESAMPLE, resample), 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        SET(t.events, 0);
+        assert_int_equal(write(fd, &one, 8), 8);
+        p.fd = resample;
+        p.events = POLLIN;
+        assert_int_equal(poll(&p, 1, 10000), 1);
+        assert_int_equal(read(resample, &n, 8), 8);
+        AWAIT(GET(t.events) >= 1);
+        assert_int_equal(t.event, 0x35);
+    }
+    assert_int_equal(tn_kvm_signal_msi(&m.vm, 0xfee00000, 0x3f), 1);
+    AWAIT(GET(t.result) == 0x40);
+    threads_stop();
+    assert_int_equal(t.failed, 0);
+    close(fd);
+    close(resample);
+}
+
+static void split_chips_report_the_end_of_an_interrupt(void **state)
+{
+    static struct tn_kvm_routes routes;
+
+    (void)state;
+    NEED_KVM();
+    start("irq", 1, SPLIT);
+    routes.nr = 0;
+    assert_int_equal(tn_kvm_route_msi(&routes, 5, 0xfee00000, 0xc035), 0); /* level-triggered */
+    assert_int_equal(tn_kvm_set_routes(&m.vm, &routes), 0);
+    threads_start();
+    AWAIT(GET(t.ready) == 1);
+    assert_int_equal(tn_kvm_signal_msi(&m.vm, 0xfee00000, 0xc035), 1);
+    AWAIT(GET(t.eois) == 1);
+    assert_int_equal(t.event, 0x35);
+    threads_stop();
+    assert_int_equal(t.events, 1);
+    assert_int_equal(t.failed, 0);
+}
+
+static uint64_t drain(int fd)
+{
+    uint64_t n = 0;
+
+    return read(fd, &n, 8) == 8 ? n : 0;
+}
+
+static void ioeventfds_take_the_writes_that_match(void **state)
+{
+    const uint32_t pio = KVM_IOEVENTFD_FLAG_PIO, match = KVM_IOEVENTFD_FLAG_DATAMATCH;
+    int fd[4];
+
+    (void)state;
+    NEED_KVM();
+    start("kick", 1, FULL);
+    for (int i = 0; i < 4; i++) {
+        fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        assert_true(fd[i] >= 0);
+    }
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, 0x500, 1, fd[0], pio, 0), 0);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, 0x502, 2, fd[1], pio | match, 1), 0);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, MMIO + 0x50, 4, fd[2], match, 7), 0);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, MMIO + 0x50, 4, fd[3], match, 9), 0);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, MMIO + 0x50, 4, fd[3], match, 7), TN_ESYS);
+    assert_int_equal(errno, EEXIST);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, MMIO + 0x60, 2, fd[3], 0, 0), 0);
+    out(0x502, 2, 2);
+    assert_int_equal(drain(fd[0]), 1);
+    assert_int_equal(drain(fd[1]), 1);
+    mmio(true, MMIO + 0x50, 4, 8);
+    assert_int_equal(drain(fd[2]), 1);
+    mmio(true, MMIO + 0x60, 1, 1);
+    assert_int_equal(drain(fd[3]), 0);
+    mmio(true, MMIO + 0x60, 4, 1);
+    assert_int_equal(drain(fd[3]), 1);
+    out(PORT_EXIT, 1, 1);
+
+    real_mode(&m.cpu[0]);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, 0x500, 1, fd[0], pio | KVM_IOEVENTFD_FLAG_DEASSIGN, 0),
+                     0);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, 0x500, 1, fd[0], pio | KVM_IOEVENTFD_FLAG_DEASSIGN, 0),
+                     TN_ESYS);
+    assert_int_equal(errno, ENOENT);
+    out(0x500, 1, 9);
+    for (int i = 0; i < 4; i++)
+        close(fd[i]);
+}
+
+/* ---- memory ---- */
+
+static void the_dirty_log_has_what_the_guest_wrote(void **state)
+{
+    uint64_t log[4];
+
+    (void)state;
+    NEED_KVM();
+    start("dirty", 1, NO_CHIPS);
+    m.ram[0x108000] = 1; /* our own write is not in it */
+    assert_int_equal(tn_kvm_dirty_log(&m.vm, 3, log), 0);
+    assert_int_equal(log[0] | log[1] | log[2] | log[3], 0);
+    io(true, PORT_EVENT, 1, 1, m.cpu[0].run->io.count ? 0x13 : 0);
+    assert_int_equal(tn_kvm_dirty_log(&m.vm, 3, log), 0);
+    assert_int_equal(log[0], 1 | 1 << 3);
+    assert_int_equal(log[1], 1 | 1ull << 63);
+    assert_int_equal(log[2] | log[3], 0);
+    assert_int_equal(m.ram[0x100000] & m.ram[0x103fff] & m.ram[0x140000] & m.ram[0x17f800], 1);
+}
+
+static void the_dirty_log_can_be_cleared_in_parts(void **state)
+{
+    uint64_t log[4], clear[4] = {1 | 1 << 3, 0, 0, 0};
+    struct tn_kvm_exit e;
+
+    (void)state;
+    NEED_KVM();
+    if ((tn_kvm_cap(&kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1) == 0)
+        skip();
+    start("dirty", 1, NO_CHIPS);
+    assert_int_equal(tn_kvm_enable_cap(&m.vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1), 0);
+    run(&e);
+    for (int i = 0; i < 2; i++) { /* getting it clears nothing */
+        assert_int_equal(tn_kvm_dirty_log(&m.vm, 3, log), 0);
+        assert_int_equal(log[0], 1 | 1 << 3);
+        assert_int_equal(log[1], 1 | 1ull << 63);
+    }
+    assert_int_equal(tn_kvm_clear_dirty_log(&m.vm, 3, 0, 64, clear), 0);
+    assert_int_equal(tn_kvm_clear_dirty_log(&m.vm, 3, 1, 64, clear), TN_ESYS);
+    assert_int_equal(errno, EINVAL);
+    run(&e);
+    assert_int_equal(tn_kvm_dirty_log(&m.vm, 3, log), 0);
+    assert_int_equal(log[0], 1 << 5);
+    assert_int_equal(log[1], 1 | 1ull << 63);
+    out(PORT_EXIT, 1, 1);
+}
+
+/* ---- CPUID ---- */
+
+static uint32_t count(const struct tn_kvm_cpuid *c, uint32_t function)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < c->nent; i++)
+        n += c->entries[i].function == function;
+    return n;
+}
+
+static void entry(struct tn_kvm_cpuid *c, uint32_t function, uint32_t index, uint32_t flags,
+                  uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
+{
+    struct kvm_cpuid_entry2 *e = &c->entries[c->nent++];
+
+    memset(e, 0, sizeof(*e));
+    e->function = function;
+    e->index = index;
+    e->flags = flags;
+    e->eax = eax;
+    e->ebx = ebx;
+    e->ecx = ecx;
+    e->edx = edx;
+}
+
+static void cpuid_rejects_what_it_cannot_describe(void **state)
+{
+    static struct tn_kvm k;
+    static struct tn_kvm_cpuid c;
+
+    (void)state;
+    memset(&k, 0, sizeof(k));
+    k.fd = -1;
+    entry(&k.supported, 0, 0, 0, 0x1f, 0x756e6547, 0x6c65746e, 0x49656e69);
+    c.nent = 7;
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, 1, 1), TN_EINVAL);
+    assert_int_equal(c.nent, 0);
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, 0, 0), TN_EINVAL);
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, 0, 256), TN_EINVAL);
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, ~0u, 255), TN_EINVAL);
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, 254, 255), 0);
+    while (k.supported.nent < TN_KVM_MAX_CPUID - 5)
+        entry(&k.supported, 0x80000000, 0, 0, 0, 0, 0, 0);
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, 0, 1), TN_ENOSPC);
+    assert_int_equal(c.nent, 0);
+    k.supported.nent = TN_KVM_MAX_CPUID + 1;
+    assert_int_equal(tn_kvm_x86_cpuid(&k, &c, 0, 1), TN_EINVAL);
+}
+
+static void cpuid_topology_on_paper(void **state)
+{
+    static const struct {
+        uint32_t cpus, bits, pow2;
+    } row[] = {{1, 0, 1}, {2, 1, 2}, {3, 2, 4}, {4, 2, 4}, {5, 3, 8}, {128, 7, 128}, {255, 8, 256}};
+    static struct tn_kvm intel, amd;
+    static struct tn_kvm_cpuid c;
+    const uint32_t indexed = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    struct kvm_cpuid_entry2 *e;
+
+    (void)state;
+    memset(&intel, 0, sizeof(intel));
+    memset(&amd, 0, sizeof(amd));
+    intel.fd = amd.fd = -1;
+    entry(&intel.supported, 0, 0, 0, 0x1f, 0x756e6547, 0x6c65746e, 0x49656e69);
+    entry(&intel.supported, 1, 0, 0, 0, 0xaabb0800, 1u << 24 | 1u << 3, 1u << 28);
+    entry(&intel.supported, 4, 0, indexed, 0xfffffc21, 0, 0, 0);
+    entry(&intel.supported, 4, 3, indexed, 0xfffffc63, 0, 0, 0);
+    entry(&intel.supported, 4, 4, indexed, 0, 0, 0, 0);
+    entry(&intel.supported, 7, 0, indexed, 1, 4 | 1u << 5, 1u << 30, 0);
+    entry(&intel.supported, 7, 1, indexed, 0, 4, 0, 0);
+    entry(&intel.supported, 0xa, 0, 0, 5, 5, 5, 5);
+    entry(&intel.supported, 0xb, 0, indexed, 9, 9, 9, 9);
+    entry(&intel.supported, 0x40000000, 0, 0, 1, 2, 3, 4);
+    entry(&intel.supported, 0x80000008, 0, 0, 0x302e, 0, 0, 0);
+    entry(&amd.supported, 0, 0, 0, 0x10, 0x68747541, 0x444d4163, 0x69746e65);
+    entry(&amd.supported, 1, 0, 0, 0, 0, 0, 0);
+    entry(&amd.supported, 0x80000001, 0, 0, 0, 0, 4 | 1u << 22, 0);
+    entry(&amd.supported, 0x80000008, 0, 0, 0x3030, 1, 0xffffffff, 7);
+    entry(&amd.supported, 0x8000001d, 3, indexed, 0xfffffc63, 0, 0, 0);
+    entry(&amd.supported, 0x8000001e, 0, 0, 1, 1, 1, 1);
+    entry(&amd.supported, 0x80000026, 0, indexed, 1, 1, 1, 1);
+
+    for (size_t i = 0; i < COUNT(row); i++) {
+        uint32_t n = row[i].cpus, cpu = n - 1;
+
+        assert_int_equal(tn_kvm_x86_cpuid(&intel, &c, cpu, n), 0);
+        e = tn_kvm_x86_cpuid_find(&c, 1, 0);
+        assert_int_equal(e->ebx >> 24, cpu);
+        assert_int_equal(e->ebx >> 16 & 0xff, row[i].pow2 > 255 ? 255 : row[i].pow2);
+        assert_int_equal(e->ebx & 0xffff, 0x0800);
+        assert_int_equal(e->edx >> 28 & 1, n > 1);
+        assert_int_equal(e->ecx, 1u << 31); /* no deadline timer: KVM is closed */
+        e = tn_kvm_x86_cpuid_find(&c, 4, 0);
+        assert_int_equal(e->eax >> 14 & 0xfff, 0);
+        assert_int_equal(e->eax >> 26, row[i].pow2 > 64 ? 63 : row[i].pow2 - 1);
+        assert_int_equal(e->eax & 0x3fff, 0x3c21);
+        e = tn_kvm_x86_cpuid_find(&c, 4, 3);
+        assert_int_equal(e->eax >> 14 & 0xfff, row[i].pow2 - 1);
+        assert_int_equal(tn_kvm_x86_cpuid_find(&c, 4, 4)->eax, 0);
+        e = tn_kvm_x86_cpuid_find(&c, 7, 0);
+        assert_int_equal(e->ebx, 1u << 5);
+        assert_int_equal(e->ecx, 0);
+        assert_int_equal(tn_kvm_x86_cpuid_find(&c, 7, 1)->ebx, 4);
+        e = tn_kvm_x86_cpuid_find(&c, 0xa, 0);
+        assert_int_equal(e->eax | e->ebx | e->ecx | e->edx, 0);
+        for (uint32_t leaf = 0xb; leaf <= 0x1f; leaf += 0x1f - 0xb) {
+            assert_int_equal(count(&c, leaf), 3);
+            for (uint32_t level = 0; level < 3; level++) {
+                e = tn_kvm_x86_cpuid_find(&c, leaf, level);
+                assert_int_equal(e->flags, indexed);
+                assert_int_equal(e->eax, level == 1 ? row[i].bits : 0);
+                assert_int_equal(e->ebx, level == 0 ? 1 : level == 1 ? n : 0);
+                assert_int_equal(e->ecx, level | (level < 2 ? (level + 1) << 8 : 0));
+                assert_int_equal(e->edx, cpu);
+            }
+        }
+        assert_int_equal(tn_kvm_x86_cpuid_find(&c, 0x40000000, 0)->ecx, 3);
+        assert_int_equal(tn_kvm_x86_cpuid_find(&c, 0x80000008, 0)->ecx, 0);
+
+        assert_int_equal(tn_kvm_x86_cpuid(&amd, &c, cpu, n), 0);
+        assert_int_equal(count(&c, 0x1f), 0);
+        assert_int_equal(count(&c, 0xb), 3);
+        assert_int_equal(count(&c, 0x80000026), 0);
+        e = tn_kvm_x86_cpuid_find(&c, 0x80000001, 0);
+        assert_int_equal(e->ecx, 1u << 22 | (n > 1 ? 2u : 0));
+        e = tn_kvm_x86_cpuid_find(&c, 0x80000008, 0);
+        assert_int_equal(e->ecx, 0xffff0f00 | row[i].bits << 12 | cpu);
+        assert_int_equal(e->eax, 0x3030);
+        e = tn_kvm_x86_cpuid_find(&c, 0x8000001d, 3);
+        assert_int_equal(e->eax >> 14 & 0xfff, row[i].pow2 - 1);
+        assert_int_equal(e->eax >> 26, 0x3f);
+        e = tn_kvm_x86_cpuid_find(&c, 0x8000001e, 0);
+        assert_int_equal(e->eax, cpu);
+        assert_int_equal(e->ebx, cpu);
+        assert_int_equal(e->ecx, 0);
+        assert_int_equal(e->edx, 1);
+    }
+    assert_null(tn_kvm_x86_cpuid_find(&c, 0x1234, 0));
+}
+
+static void cpuid_of_this_host(void **state)
+{
+    static struct tn_kvm_cpuid c, back;
+    struct kvm_cpuid_entry2 *e;
+
+    (void)state;
+    NEED_KVM();
+    assert_true(kvm.supported.nent > 4);
+    start(NULL, 2, FULL);
+    assert_int_equal(tn_kvm_x86_cpuid(&kvm, &c, 1, 2), 0);
+    assert_int_equal(tn_kvm_x86_cpuid_find(&c, 1, 0)->ecx >> 31, 1);
+    assert_int_equal(tn_kvm_x86_cpuid_find(&c, 1, 0)->ecx >> 24 & 1,
+                     tn_kvm_cap(&kvm, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
+    e = tn_kvm_x86_cpuid_find(&c, 0x40000000, 0);
+    assert_non_null(e);
+    assert_int_equal(e->ebx, 0x4b4d564b); /* "KVMK" */
+    assert_int_equal(tn_kvm_x86_get_cpuid(&m.cpu[1], &back), 0);
+    assert_int_equal(back.nent, c.nent);
+    for (uint32_t i = 0; i < back.nent; i++) {
+        assert_int_equal(back.entries[i].function, c.entries[i].function);
+        assert_int_equal(back.entries[i].index, c.entries[i].index);
+    }
+    assert_int_equal(tn_kvm_x86_cpuid_find(&back, 1, 0)->ebx >> 24, 1);
+    if (tn_kvm_x86_cpuid_find(&back, 0, 0)->eax >= 0xb)
+        assert_int_equal(tn_kvm_x86_cpuid_find(&back, 0xb, 1)->edx, 1);
+}
+
+/* ---- state ---- */
+
+static void boot_state_is_set(void **state)
+{
+    struct tn_boot_x86_cpu b;
+    struct kvm_lapic_state lapic;
+    struct kvm_sregs s, before;
+    struct kvm_regs g;
+    struct kvm_msr_entry msr[2];
+    uint32_t refused;
+
+    (void)state;
+    NEED_KVM();
+    start(NULL, 2, FULL);
+    memset(&b, 0, sizeof(b));
+    b.rip = 0x1000000;
+    b.rsp = 0x8ff0;
+    b.rbp = 0x8ff0;
+    b.rsi = 0x7000;
+    b.rbx = 0x6000;
+    b.rflags = 2;
+    b.cr0 = 0x80050033;
+    b.cr3 = 0x9000;
+    b.cr4 = 0x20;
+    b.efer = 0x500;
+    b.cs.limit = b.ds.limit = 0xffffffff;
+    b.cs.selector = 0x10;
+    b.ds.selector = 0x18;
+    b.tr.selector = 0x20;
+    b.cs.type = 11;
+    b.ds.type = 3;
+    b.tr.type = 11;
+    b.cs.present = b.ds.present = b.tr.present = 1;
+    b.cs.s = b.ds.s = b.cs.g = b.ds.g = b.cs.l = b.ds.db = 1;
+    b.tr.limit = 0x67;
+    b.gdt_base = 0x1000;
+    b.gdt_limit = 47;
+    assert_int_equal(tn_kvm_x86_get_sregs(&m.cpu[0], &before), 0);
+    assert_int_equal(tn_kvm_x86_set_boot(&m.cpu[0], &b), 0);
+    assert_int_equal(tn_kvm_x86_get_regs(&m.cpu[0], &g), 0);
+    assert_int_equal(g.rip, b.rip);
+    assert_int_equal(g.rsp, b.rsp);
+    assert_int_equal(g.rbp, b.rbp);
+    assert_int_equal(g.rsi, b.rsi);
+    assert_int_equal(g.rbx, b.rbx);
+    assert_int_equal(g.rflags, 2);
+    assert_int_equal(g.rax | g.rcx | g.rdx | g.rdi | g.r8 | g.r15, 0);
+    assert_int_equal(tn_kvm_x86_get_sregs(&m.cpu[0], &s), 0);
+    assert_int_equal(s.cr0, b.cr0);
+    assert_int_equal(s.cr3, b.cr3);
+    assert_int_equal(s.cr4, b.cr4);
+    assert_int_equal(s.efer, b.efer);
+    assert_int_equal(s.cs.selector, 0x10);
+    assert_int_equal(s.cs.l, 1);
+    assert_int_equal(s.cs.type, 11);
+    assert_int_equal(s.ss.selector, 0x18);
+    assert_int_equal(s.gs.limit, 0xffffffff);
+    assert_int_equal(s.tr.limit, 0x67);
+    assert_int_equal(s.gdt.base, 0x1000);
+    assert_int_equal(s.gdt.limit, 47);
+    assert_int_equal(s.idt.limit, 0);
+    assert_int_equal(s.apic_base, before.apic_base);
+
+    assert_int_equal(tn_kvm_x86_set_boot_msrs(&m.cpu[0], &refused), 0);
+    assert_int_equal(refused, 0);
+    assert_int_equal(tn_kvm_x86_set_boot_msrs(&m.cpu[1], NULL), 0);
+    memset(msr, 0, sizeof(msr));
+    msr[0].index = 0x1a0;
+    msr[1].index = 0x2ff;
+    assert_int_equal(tn_kvm_x86_get_msrs(&m.cpu[0], msr, 2), 2);
+    assert_int_equal(msr[0].data & 1, 1);
+    assert_int_equal(msr[1].data & 0xcff, 0x806);
+
+    assert_int_equal(tn_kvm_x86_set_lint(&m.cpu[0]), 0);
+    assert_int_equal(tn_kvm_x86_get_lapic(&m.cpu[0], &lapic), 0);
+    assert_int_equal(value((uint8_t *)lapic.regs + 0x350, 4) & 0x1ffff, 0x700);
+    assert_int_equal(value((uint8_t *)lapic.regs + 0x360, 4) & 0x1ffff, 0x400);
+}
+
+/* get, set, get again: the same bytes. */
+#define ROUND(type, self, get, set)                \
+    do {                                           \
+        type a_, b_;                               \
+        memset(&a_, 0, sizeof(a_));                \
+        memset(&b_, 0, sizeof(b_));                \
+        assert_int_equal(get(self, &a_), 0);       \
+        assert_int_equal(set(self, &a_), 0);       \
+        assert_int_equal(get(self, &b_), 0);       \
+        assert_memory_equal(&a_, &b_, sizeof(a_)); \
+    } while (0)
+
+static void state_survives_get_set_get(void **state)
+{
+    struct kvm_irqchip chip[2];
+    struct kvm_clock_data clock[2];
+    struct tn_kvm_vcpu *cpu;
+    uint32_t mp[2];
+
+    (void)state;
+    NEED_KVM();
+    start("lapic_timer", 2, FULL);
+    tn_kvm_interrupt(&m.cpu[0]);
+    for (uint32_t i = 0; i < 2; i++) {
+        cpu = &m.cpu[i];
+        ROUND(struct kvm_regs, cpu, tn_kvm_x86_get_regs, tn_kvm_x86_set_regs);
+        ROUND(struct kvm_sregs, cpu, tn_kvm_x86_get_sregs, tn_kvm_x86_set_sregs);
+        if (tn_kvm_cap(&kvm, KVM_CAP_SREGS2) > 0)
+            ROUND(struct kvm_sregs2, cpu, tn_kvm_x86_get_sregs2, tn_kvm_x86_set_sregs2);
+        ROUND(struct kvm_fpu, cpu, tn_kvm_x86_get_fpu, tn_kvm_x86_set_fpu);
+        if (tn_kvm_cap(&kvm, KVM_CAP_XCRS) > 0)
+            ROUND(struct kvm_xcrs, cpu, tn_kvm_x86_get_xcrs, tn_kvm_x86_set_xcrs);
+        ROUND(struct kvm_lapic_state, cpu, tn_kvm_x86_get_lapic, tn_kvm_x86_set_lapic);
+        ROUND(struct kvm_vcpu_events, cpu, tn_kvm_x86_get_events, tn_kvm_x86_set_events);
+        ROUND(struct kvm_debugregs, cpu, tn_kvm_x86_get_debugregs, tn_kvm_x86_set_debugregs);
+        assert_int_equal(tn_kvm_get_mp_state(cpu, &mp[0]), 0);
+        assert_int_equal(mp[0], i ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE);
+        assert_int_equal(tn_kvm_set_mp_state(cpu, mp[0]), 0);
+        assert_int_equal(tn_kvm_get_mp_state(cpu, &mp[1]), 0);
+        assert_int_equal(mp[0], mp[1]);
+    }
+    memset(chip, 0, sizeof(chip));
+    for (uint32_t i = 0; i < KVM_NR_IRQCHIPS; i++) {
+        chip[0].chip_id = chip[1].chip_id = i;
+        assert_int_equal(tn_kvm_x86_get_irqchip(&m.vm, &chip[0]), 0);
+        assert_int_equal(tn_kvm_x86_set_irqchip(&m.vm, &chip[0]), 0);
+        assert_int_equal(tn_kvm_x86_get_irqchip(&m.vm, &chip[1]), 0);
+        assert_memory_equal(&chip[0], &chip[1], sizeof(chip[0]));
+    }
+    chip[0].chip_id = 3;
+    assert_int_equal(tn_kvm_x86_get_irqchip(&m.vm, &chip[0]), TN_ESYS);
+    assert_int_equal(errno, EINVAL);
+    {
+        struct kvm_pit_state2 pit[2];
+
+        memset(pit, 0, sizeof(pit));
+        assert_int_equal(tn_kvm_x86_get_pit2(&m.vm, &pit[0]), 0);
+        assert_int_equal(tn_kvm_x86_set_pit2(&m.vm, &pit[0]), 0);
+        assert_int_equal(tn_kvm_x86_get_pit2(&m.vm, &pit[1]), 0);
+        for (int i = 0; i < 3; i++) /* setting it starts the counters anew */
+            pit[0].channels[i].count_load_time = pit[1].channels[i].count_load_time = 0;
+        assert_memory_equal(&pit[0], &pit[1], sizeof(pit[0]));
+    }
+    memset(clock, 0, sizeof(clock));
+    clock[0].clock = 1000000000000;
+    assert_int_equal(tn_kvm_x86_set_clock(&m.vm, &clock[0]), 0);
+    assert_int_equal(tn_kvm_x86_get_clock(&m.vm, &clock[1]), 0);
+    assert_in_range(clock[1].clock, clock[0].clock, clock[0].clock + 1000000000);
+}
+
+static void extended_state_of_any_size(void **state)
+{
+    uint8_t *a, *b;
+    int size;
+
+    (void)state;
+    NEED_KVM();
+    start(NULL, 1, FULL);
+    size = tn_kvm_x86_xsave_size(&m.vm);
+    assert_true(size >= 4096);
+    a = test_exact("", 0);
+    free(a);
+    a = calloc(1, (size_t)size);
+    b = calloc(1, (size_t)size + 64);
+    assert_true(a && b);
+    b[4095] = 1;
+    assert_int_equal(tn_kvm_x86_get_xsave(&m.vm, &m.cpu[0], b, (size_t)size - 1), TN_EINVAL);
+    assert_int_equal(b[4095], size == 4096);
+    assert_int_equal(tn_kvm_x86_set_xsave(&m.vm, &m.cpu[0], b, (size_t)size - 1), TN_EINVAL);
+    assert_int_equal(tn_kvm_x86_get_xsave(&m.vm, &m.cpu[0], a, (size_t)size), 0);
+    assert_int_equal(value(a, 2), 0x37f); /* the FPU's control word */
+    assert_int_equal(tn_kvm_x86_set_xsave(&m.vm, &m.cpu[0], a, (size_t)size), 0);
+    assert_int_equal(tn_kvm_x86_get_xsave(&m.vm, &m.cpu[0], b, (size_t)size + 64), 0);
+    assert_memory_equal(a, b, (size_t)size);
+    free(a);
+    free(b);
+}
+
+static void msrs_in_batches_and_the_one_that_fails(void **state)
+{
+    static uint32_t list[TN_KVM_X86_MAX_MSRS];
+    static struct kvm_msr_entry e[200];
+    int n;
+
+    (void)state;
+    NEED_KVM();
+    start(NULL, 1, FULL);
+    n = tn_kvm_x86_msr_list(&kvm, list, COUNT(list));
+    assert_true(n > 10);
+    assert_int_equal(tn_kvm_x86_msr_list(&kvm, list, (uint32_t)n - 1), TN_ENOSPC);
+    assert_int_equal(tn_kvm_x86_get_msrs(&m.cpu[0], e, 0), 0);
+
+    memset(e, 0, sizeof(e));
+    for (uint32_t i = 0; i < COUNT(e); i++) {    /* more than one batch, all with a trace */
+        e[i].index = i % 2 ? 0xc0000102 : 0x174; /* KERNEL_GS_BASE, SYSENTER_CS */
+        e[i].data = i;
+    }
+    assert_int_equal(tn_kvm_x86_set_msrs(&m.cpu[0], e, COUNT(e)), COUNT(e));
+    assert_int_equal(tn_kvm_x86_get_msrs(&m.cpu[0], e, COUNT(e)), COUNT(e));
+    for (uint32_t i = 0; i < COUNT(e); i++)
+        assert_int_equal(e[i].data, i % 2 ? COUNT(e) - 1 : COUNT(e) - 2);
+
+    for (uint32_t bad = 0; bad < COUNT(e); bad += 33) {
+        uint32_t was = e[bad].index;
+
+        e[bad].index = 0x7fffffff;
+        assert_int_equal(tn_kvm_x86_get_msrs(&m.cpu[0], e, COUNT(e)), bad);
+        assert_int_equal(tn_kvm_x86_set_msrs(&m.cpu[0], e, COUNT(e)), bad);
+        e[bad].index = was;
+    }
+    /* Every one on the list can be read, and what was read be written. */
+    for (int i = 0; i < n; i++) {
+        struct kvm_msr_entry one = {list[i], 0, 0};
+
+        if (tn_kvm_x86_get_msrs(&m.cpu[0], &one, 1) != 1)
+            print_message("  MSR %#x cannot be read\n", list[i]);
+        else if (tn_kvm_x86_set_msrs(&m.cpu[0], &one, 1) != 1)
+            print_message("  MSR %#x cannot be written back\n", list[i]);
+    }
+}
+
+static void time_stamp_counter(void **state)
+{
+    uint64_t offset = 1, again;
+    int khz;
+
+    (void)state;
+    NEED_KVM();
+    start(NULL, 1, FULL);
+    khz = tn_kvm_x86_get_tsc_khz(&m.cpu[0]);
+    assert_true(khz > 100000);
+    assert_int_equal(tn_kvm_x86_set_tsc_khz(&m.cpu[0], (uint32_t)khz), 0);
+    assert_int_equal(tn_kvm_has_attr(m.cpu[0].fd, 0xffff, 0), 0);
+    if (tn_kvm_has_attr(m.cpu[0].fd, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET) != 1)
+        skip();
+    assert_int_equal(tn_kvm_x86_get_tsc_offset(&m.cpu[0], &offset), 0);
+    assert_int_equal(tn_kvm_x86_set_tsc_offset(&m.cpu[0], offset - 12345), 0);
+    assert_int_equal(tn_kvm_x86_get_tsc_offset(&m.cpu[0], &again), 0);
+    assert_int_equal(again, offset - 12345);
+}
+
+static void a_device_in_the_kernel(void **state)
+{
+    int fd;
+
+    (void)state;
+    NEED_KVM();
+    start("irq", 1, FULL);
+    fd = tn_kvm_create_device(&m.vm, KVM_DEV_TYPE_VFIO);
+    if (fd < 0) {
+        print_message("  no VFIO device here\n");
+    } else {
+        assert_int_equal(tn_kvm_has_attr(fd, 0xffff, 0), 0);
+        close(fd);
+    }
+    assert_int_equal(tn_kvm_x86_nmi(&m.cpu[0]), 0);
+}
+
+int main(void)
+{
+    struct sigaction sa;
+#define T(name) cmocka_unit_test_teardown(name, stop)
+    const struct CMUnitTest tests[] = {
+        T(decode_refuses_an_access_outside_the_run_page),
+        T(decode_refuses_mmio_of_a_wrong_length),
+        T(decode_knows_every_kind),
+        T(interrupt_is_a_flag_in_the_run_page),
+        T(routes_have_a_capacity),
+        T(open_tells_what_is_wrong),
+        T(what_is_closed_is_an_error_not_a_crash),
+        T(cpuid_rejects_what_it_cannot_describe),
+        T(cpuid_topology_on_paper),
+        T(kvm_refuses_what_is_wrong),
+        T(a_process_forked_off_cannot_use_the_vm),
+        T(a_vm_lives_until_its_last_descriptor),
+        T(ports_of_every_width),
+        T(mmio_of_every_width),
+        T(a_triple_fault_is_a_shutdown),
+        T(code_where_no_memory_is_is_an_internal_error),
+        T(hlt_without_chips_is_an_exit_and_interrupts_need_a_window),
+        T(interrupt_completes_the_access_under_way),
+        T(ten_thousand_kicks_and_none_is_lost),
+        T(an_idle_guest_burns_no_cpu),
+        T(timers_of_both_arrangements),
+        T(secondary_cpus_start_by_the_mp_table),
+        T(messages_lines_and_irqfds_arrive),
+        T(split_chips_report_the_end_of_an_interrupt),
+        T(ioeventfds_take_the_writes_that_match),
+        T(the_dirty_log_has_what_the_guest_wrote),
+        T(the_dirty_log_can_be_cleared_in_parts),
+        T(cpuid_of_this_host),
+        T(boot_state_is_set),
+        T(state_survives_get_set_get),
+        T(extended_state_of_any_size),
+        T(msrs_in_batches_and_the_one_that_fails),
+        T(time_stamp_counter),
+        T(a_device_in_the_kernel),
+    };
+
+    memset(&sa, 0, sizeof(sa));
+    sa.sa_handler = on_kick;
+    sigaction(KICK, &sa, NULL);
+    (void)tn_kvm_open(&kvm, NULL);
+    return cmocka_run_group_tests_name("kvm", tests, NULL, NULL);
+}
