@@ -12,7 +12,8 @@ AR     := $(CROSS)ar
 CLANG  ?= clang
 WARN   := -Wall -Wextra -Wconversion -Wshadow -Wvla -Werror
 CFLAGS ?= -O2 -g
-ALL    := -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -MMD -MP $(CFLAGS)
+ALL     = -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude $(CFLAGS) \
+            -MMD -MP -MF $(BUILD)/dep/$(subst /,_,$@).d
 LIBS   := -pthread
 ifneq ($(STATIC),)
 LIBS   += -static
@@ -56,7 +57,7 @@ lib: $(BUILD)/libtenon.a $(BUILD)/tenon.pc ## libtenon.a and tenon.pc
 examples: $(EXAMPLES:%=$(BUILD)/bin/%) ## every example, in BUILD/bin
 
 $(BUILD)/tenon.o: lib/tenon.c | deps-build
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) -fPIC -c $< -o $@
 
 $(BUILD)/libtenon.a: $(BUILD)/tenon.o
@@ -66,61 +67,61 @@ $(BUILD)/tenon.pc: lib/tenon.pc.in Makefile
 	$(Q)mkdir -p $(@D) && sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
 
 $(BUILD)/bin/microvm: $(wildcard examples/microvm/*.c) | deps-build
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) -DTENON_VERSION='"$(VERSION)"' $(filter %.c,$^) -o $@ $(LIBS)
 
 $(BUILD)/bin/%: examples/%.c | deps-build
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) $< -o $@ $(LIBS)
 
 # The same test, plain and optimised by gcc, and with sanitizers by clang.
 $(BUILD)/test/%: tests/test_%.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) -Itests $< -o $@ -lcmocka $(LIBS)
 
 $(BUILD)/asan/%: tests/test_%.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Itests $< -o $@ -lcmocka $(LIBS)
 
 $(BUILD)/tsan/%: tests/test_%.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=thread -Itests $< -o $@ -lcmocka $(LIBS)
 
 $(BUILD)/msan/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=memory -Ifuzz $(filter %.c,$^) -o $@
 
 $(BUILD)/replay/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Ifuzz $(filter %.c,$^) -o $@
 
 $(BUILD)/fuzz/%: fuzz/fuzz_%.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,FUZZER,$@)$(CLANG) $(ALL) -O1 -fsanitize=fuzzer,address,undefined \
 	    -fno-sanitize-recover=all -Ifuzz $< -o $@
 
 $(BUILD)/cov/%: tests/test_%.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Itests \
 	    $< -o $@ -lcmocka $(LIBS)
 
 $(BUILD)/covfuzz/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Ifuzz \
 	    $(filter %.c,$^) -o $@
 
 $(BUILD)/bench/%: tests/bench/bench_%.c | deps-build
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) -Itests/bench $< -o $@ $(LIBS)
 
 $(BUILD)/guests/%.bin: tests/guests/%.S tests/guests/guest.ld | deps-build
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,GUEST,$@)gcc -ffreestanding -nostdlib -static -no-pie -Wl,--build-id=none \
 	    -Wl,-T,tests/guests/guest.ld -Wl,--oformat=binary -Iinclude -Itests/guests $< -o $@
 
 # A guest in C is an ELF kernel for whole machines.
 $(BUILD)/guests/%.elf: tests/guests/%.c | deps-build
-	$(Q)mkdir -p $(@D)
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,GUEST,$@)gcc -std=c11 -Wall -Wextra -O1 -ffreestanding -fno-pic -fno-stack-protector \
 	    -mgeneral-regs-only -mno-red-zone -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-n \
 	    -Wl,-Ttext-segment=0x100000 $< -o $@
@@ -185,4 +186,4 @@ clean: ## remove BUILD
 # Debian packages, by what they are for; tests/deps.sh installs what is missing, and says so.
 deps-%: ; $(Q)tests/deps.sh $*
 
--include $(wildcard $(BUILD)/*.d $(BUILD)/*/*.d)
+-include $(wildcard $(BUILD)/dep/*.d)

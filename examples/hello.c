@@ -12,12 +12,12 @@
 #include "tn_strerror.h"
 
 static const uint8_t program[] = {
-    0xbe, 0x0c, 0x10,             /*   mov $text, %si  */
-    0xba, 0xe9, 0x00,             /*   mov $0xe9, %dx  */
-    0xb9, 0x06, 0x00,             /*   mov $6, %cx     */
-    0xf3, 0x6e,                   /*   rep outsb       */
-    0xf4,                         /*   hlt             */
-    'H', 'e', 'l', 'l', 'o', '\n' /* text:             */
+    0xbe, 0x0c, 0x10,                /*   mov $text, %si  */
+    0xba, 0xe9, 0x00,                /*   mov $0xe9, %dx  */
+    0xb9, 0x06, 0x00,                /*   mov $6, %cx     */
+    0xf3, 0x6e,                      /*   rep outsb       */
+    0xf4,                            /*   hlt             */
+    'H',  'e',  'l',  'l', 'o', '\n' /* text:             */
 };
 
 int main(void)

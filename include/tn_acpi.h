@@ -267,7 +267,7 @@ static inline uint32_t tn_acpi_head_(uint32_t cpus, bool s5)
 {
     uint32_t body = 5 + cpus * TN_ACPI_CPU_(2u) - (cpus < 2 ? 1 : 2);
 
-    return (s5 ? 13u : 0u) + 1 + tn_aml_own_width_(body) + body;
+    return (s5 ? 14u : 0u) + 1 + tn_aml_own_width_(body) + body;
 }
 
 /*@ requires \valid(part) && 0 <= at <= 0x2000000 && size <= 0x2000000;

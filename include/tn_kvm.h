@@ -372,7 +372,7 @@ TN_API int tn_kvm_set_mp_state(struct tn_kvm_vcpu *vcpu, uint32_t state);
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef O_CLOEXEC
+#if defined(__GLIBC__) && !defined(__USE_MISC)
 #error "tn_kvm.h: compile with -D_GNU_SOURCE, or include it before the system's headers"
 #endif
 

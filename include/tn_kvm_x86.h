@@ -59,6 +59,10 @@
 #ifndef TN_KVM_X86_H
 #define TN_KVM_X86_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1 /* for tn_kvm.h; of use only before the first system header */
+#endif
+
 /* -- tenon common block: the same bytes in every header (make check-common) -- */
 /* clang-format off */
 #ifndef TN_COMMON
@@ -341,10 +345,11 @@ TN_API int tn_kvm_x86_routes(struct tn_kvm_routes *r)
  * cache), and counters, whose state no snapshot has. */
 static const struct tn_kvm_x86_fix tn_kvm_x86_fixes_[] = {
     /* leaf, index, register, clear, set */
-    {0x00000001, 0, TN_KVM_X86_ECX, 0, 1u << 31},           /* there is a hypervisor */
-    {0x00000001, 0, TN_KVM_X86_ECX, 1u << 3 | 1u << 15, 0}, /* MONITOR; PDCM */
-    {0x00000001, 0, TN_KVM_X86_EDX, 1u << 21, 0},           /* DS */
-    {0x00000006, 0, TN_KVM_X86_EAX, ~4u, 0},                /* power: only ARAT */
+    {0x00000001, 0, TN_KVM_X86_ECX, 0, 1u << 31}, /* there is a hypervisor */
+    {0x00000001, 0, TN_KVM_X86_ECX, 1u << 2 | 1u << 3 | 1u << 5 | 1u << 15,
+     0},                                          /* DTES64, MONITOR, VMX, PDCM */
+    {0x00000001, 0, TN_KVM_X86_EDX, 1u << 21, 0}, /* DS */
+    {0x00000006, 0, TN_KVM_X86_EAX, ~4u, 0},      /* power: only ARAT */
     {0x00000006, 0, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
     {0x00000006, 0, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
     {0x00000007, 0, TN_KVM_X86_EBX, 1u << 2, 0},        /* SGX */

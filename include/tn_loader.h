@@ -496,7 +496,14 @@ static inline uint32_t tn_loader_add_(struct tn_loader_plan *plan, uint64_t gpa,
     plan->seg[at].mem_size = mem_size;
     plan->seg[at].file_off = file_off;
     plan->seg[at].file_size = file_size;
+    /*@ assert \forall integer k; 0 <= k <= n ==> tn_loader_seg_ok(&plan->seg[k], len); */
+    /*@ assert \forall integer j, k; 0 <= j < k <= n ==>
+          plan->seg[j].gpa + plan->seg[j].mem_size <= plan->seg[k].gpa; */
     plan->nsegs = n + 1;
+    /*@ assert plan->nsegs == n + 1 <= TN_LOADER_MAX_SEGS; */
+    /*@ assert \forall integer k; 0 <= k < plan->nsegs ==>
+          tn_loader_seg_ok(&plan->seg[k], len); */
+    /*@ assert tn_loader_segs_ok(plan, len); */
     return TN_LOADER_NONE;
 }
 

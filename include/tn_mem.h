@@ -121,6 +121,7 @@ struct tn_mem_piece {
     predicate tn_mem_in(struct tn_mem *m, integer i, integer gpa, integer len) =
       0 <= i < m->count && m->region[i].gpa <= gpa &&
       gpa + len <= m->region[i].gpa + m->region[i].size;
+    predicate tn_mem_ram(struct tn_mem *m, integer a) = \exists integer i; tn_mem_in(m, i, a, 1);
 */
 
 /*
@@ -166,7 +167,7 @@ TN_API uint8_t *tn_mem_ptr(const struct tn_mem *m, uint64_t gpa, uint64_t len);
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m);
     assigns \nothing;
     ensures \result <==> \forall integer a; gpa <= a < gpa + len ==>
-      \exists integer i; tn_mem_in((struct tn_mem *)m, i, a, 1); */
+      tn_mem_ram((struct tn_mem *)m, a); */
 TN_API bool tn_mem_holds(const struct tn_mem *m, uint64_t gpa, uint64_t len);
 
 /*
@@ -200,8 +201,8 @@ TN_API int tn_mem_fill(const struct tn_mem *m, uint64_t gpa, uint8_t byte, uint6
     requires \separated(value, m, m->region + (0 .. m->cap - 1));
     assigns *value;
     ensures \result == TN_EINVAL <==> !(width == 1 || width == 2 || width == 4 || width == 8);
-    ensures \result == TN_OK ==> gpa % width == 0 &&
-      \exists integer i; tn_mem_in((struct tn_mem *)m, i, gpa, width);
+    ensures \result == TN_OK ==> gpa % width == 0;
+    ensures \result == TN_OK ==> \exists integer i; tn_mem_in((struct tn_mem *)m, i, gpa, width);
     ensures \result == TN_EADDR ==> gpa % width != 0 ||
       \forall integer i; !tn_mem_in((struct tn_mem *)m, i, gpa, width);
     ensures \result == TN_OK || (\result < 0 && *value == 0); */
@@ -276,27 +277,15 @@ static inline const struct tn_mem_region *tn_mem_find_(const struct tn_mem *m, u
     return gpa - r->gpa < r->size ? r : NULL;
 }
 
-/* The region that holds gpa, or NULL; *n is how many of len bytes from gpa lie in it. */
-/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && \valid(n) && len > 0;
-    requires \separated(n, m, m->region + (0 .. m->cap - 1));
-    assigns *n;
-    ensures \result == \null ==>
-      *n == 0 && \forall integer i; !tn_mem_in((struct tn_mem *)m, i, gpa, 1);
-    ensures \result != \null ==> 0 < *n <= len &&
-      \exists integer i; \result == m->region + i && tn_mem_in((struct tn_mem *)m, i, gpa, *n) &&
-        (*n == len || gpa + *n == m->region[i].gpa + m->region[i].size); */
-static inline const struct tn_mem_region *tn_mem_span_(const struct tn_mem *m, uint64_t gpa,
-                                                       uint64_t len, uint64_t *n)
+/* How many of len bytes from gpa lie in r, which holds gpa. */
+/*@ requires \valid_read(r) && r->gpa <= gpa < r->gpa + r->size && r->size <= TN_MEM_LIMIT;
+    assigns \nothing;
+    ensures \result == \min(len, r->gpa + r->size - gpa); */
+static inline uint64_t tn_mem_run_(const struct tn_mem_region *r, uint64_t gpa, uint64_t len)
 {
-    const struct tn_mem_region *r = tn_mem_find_(m, gpa);
-    uint64_t left;
+    uint64_t left = r->size - (gpa - r->gpa);
 
-    *n = 0;
-    if (!r)
-        return NULL;
-    left = r->size - (gpa - r->gpa);
-    *n = len < left ? len : left;
-    return r;
+    return len < left ? len : left;
 }
 
 /* Sets the bits of the pages of [off, off + len), len > 0. */
@@ -424,16 +413,23 @@ TN_API uint8_t *tn_mem_ptr(const struct tn_mem *m, uint64_t gpa, uint64_t len)
 
 TN_API bool tn_mem_holds(const struct tn_mem *m, uint64_t gpa, uint64_t len)
 {
-    uint64_t n;
-
     /*@ loop invariant gpa + len == \at(gpa + len, Pre) && len <= \at(len, Pre);
         loop invariant \forall integer a; \at(gpa, Pre) <= a < gpa ==>
-          \exists integer i; tn_mem_in((struct tn_mem *)m, i, a, 1);
-        loop assigns n, gpa, len;
+          tn_mem_ram((struct tn_mem *)m, a);
+        loop assigns gpa, len;
         loop variant len; */
     while (len > 0) {
-        if (!tn_mem_span_(m, gpa, len, &n))
+        const struct tn_mem_region *r = tn_mem_find_(m, gpa);
+        uint64_t n;
+
+        /*@ assert hole: r == \null ==> !tn_mem_ram((struct tn_mem *)m, gpa); */
+        if (!r)
             return false;
+        n = tn_mem_run_(r, gpa, len);
+        /*@ assert run: \exists integer i; \forall integer a; gpa <= a < gpa + n ==>
+              tn_mem_in((struct tn_mem *)m, i, a, 1); */
+        /*@ assert ram: \forall integer a; gpa <= a < gpa + n ==>
+              tn_mem_ram((struct tn_mem *)m, a); */
         gpa += n;
         len -= n;
     }
@@ -447,13 +443,14 @@ TN_API int tn_mem_split(const struct tn_mem *m, uint64_t gpa, uint64_t len,
     int err = TN_OK;
 
     while (len > 0) {
+        const struct tn_mem_region *r = tn_mem_find_(m, gpa);
         uint64_t n;
-        const struct tn_mem_region *r = tn_mem_span_(m, gpa, len, &n);
 
         if (!r) {
             err = TN_EADDR;
             break;
         }
+        n = tn_mem_run_(r, gpa, len);
         if (pieces < cap && pieces < INT32_MAX) {
             piece[pieces].host = r->host + (gpa - r->gpa);
             piece[pieces].len = n;
@@ -482,11 +479,12 @@ TN_API int tn_mem_read(const struct tn_mem *m, uint64_t gpa, void *dst, size_t l
         return TN_EADDR;
     }
     while (len > 0) {
+        const struct tn_mem_region *r = tn_mem_find_(m, gpa);
         uint64_t n;
-        const struct tn_mem_region *r = tn_mem_span_(m, gpa, len, &n);
 
         if (!r)
             return TN_EBUG;
+        n = tn_mem_run_(r, gpa, len);
         __builtin_memcpy(to, r->host + (gpa - r->gpa), (size_t)n);
         to += n;
         gpa += n;
@@ -505,11 +503,12 @@ TN_API int tn_mem_write(const struct tn_mem *m, uint64_t gpa, const void *src, s
     if (!tn_mem_holds(m, gpa, len))
         return TN_EADDR;
     while (len > 0) {
+        const struct tn_mem_region *r = tn_mem_find_(m, gpa);
         uint64_t n;
-        const struct tn_mem_region *r = tn_mem_span_(m, gpa, len, &n);
 
         if (!r)
             return TN_EBUG;
+        n = tn_mem_run_(r, gpa, len);
         __builtin_memcpy(r->host + (gpa - r->gpa), from, (size_t)n);
         if (r->dirty)
             tn_mem_bits_(r->dirty, gpa - r->gpa, n);
@@ -525,11 +524,12 @@ TN_API int tn_mem_fill(const struct tn_mem *m, uint64_t gpa, uint8_t byte, uint6
     if (!tn_mem_holds(m, gpa, len))
         return TN_EADDR;
     while (len > 0) {
+        const struct tn_mem_region *r = tn_mem_find_(m, gpa);
         uint64_t n;
-        const struct tn_mem_region *r = tn_mem_span_(m, gpa, len, &n);
 
         if (!r)
             return TN_EBUG;
+        n = tn_mem_run_(r, gpa, len);
         __builtin_memset(r->host + (gpa - r->gpa), byte, (size_t)n);
         if (r->dirty)
             tn_mem_bits_(r->dirty, gpa - r->gpa, n);
@@ -541,16 +541,15 @@ TN_API int tn_mem_fill(const struct tn_mem *m, uint64_t gpa, uint8_t byte, uint6
 
 TN_API int tn_mem_load(const struct tn_mem *m, uint64_t gpa, unsigned width, uint64_t *value)
 {
-    const uint8_t *p;
+    const volatile uint8_t *p;
 
-    *value = 0;
-    if (width != 1 && width != 2 && width != 4 && width != 8)
+    if (width != 1 && width != 2 && width != 4 && width != 8) {
+        *value = 0;
         return TN_EINVAL;
+    }
     p = gpa % width == 0 ? tn_mem_ptr(m, gpa, width) : NULL;
-    if (!p)
-        return TN_EADDR;
-    *value = tn_mem_get_(p, width);
-    return TN_OK;
+    *value = p ? tn_mem_get_(p, width) : 0;
+    return p ? TN_OK : TN_EADDR;
 }
 
 TN_API int tn_mem_store(const struct tn_mem *m, uint64_t gpa, unsigned width, uint64_t value)

@@ -203,8 +203,9 @@ TN_API int tn_vm_pause(struct tn_vm *vm);
 TN_API int tn_vm_resume(struct tn_vm *vm);
 
 /*
- * Asks the guest to shut down, and returns; the guest may take its time, or ignore it. 0, or
- * TN_ESTATE unless RUNNING.
+ * Asks the guest to shut down, and returns; the guest may take its time, or ignore it. 0;
+ * TN_ESTATE unless RUNNING, or when the guest has turned its keyboard off; TN_ENOSPC when it has
+ * not read earlier keys.
  */
 TN_API int tn_vm_shutdown(struct tn_vm *vm);
 
@@ -465,7 +466,8 @@ TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop
     vm->open = true;
     vm->state = TN_VM_CREATED;
     r = tn_loop_event_init(&vm->ended, loop, tn_vm_on_ended_, vm);
-    if (r >= 0 && (cpus > TN_VM_X86_MAX_CPUS || cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
+    if (r >= 0 &&
+        (cpus > TN_VM_X86_MAX_CPUS || cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
         r = TN_EINVAL;
     if (r >= 0)
         r = tn_vm_signal_(vm->signal);
@@ -570,8 +572,7 @@ TN_API int tn_vm_shutdown(struct tn_vm *vm)
 {
     if (tn_vm_state_read(vm) != TN_VM_RUNNING)
         return TN_ESTATE;
-    tn_vm_x86_shutdown(&vm->board);
-    return TN_OK;
+    return tn_vm_x86_shutdown(&vm->board);
 }
 
 TN_API int tn_vm_kill(struct tn_vm *vm)

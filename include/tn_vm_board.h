@@ -140,7 +140,7 @@ struct tn_vm_console {
     struct tn_loop_event wake; /* another thread changed what the loop should wait for */
     int in;                    /* -1: none, or it has ended */
     int out;                   /* -1: bytes are dropped */
-    bool in_polled;   /* false for a regular file, which epoll does not take: always ready */
+    bool in_polled; /* false for a regular file, which epoll does not take: always ready */
     bool out_polled;
     bool out_blocked; /* the transmitter holds bytes that the output refused */
     int error;        /* errno of the first write that failed for good; output is dropped since */
@@ -222,9 +222,9 @@ static inline void tn_vm_console_turn_(struct tn_vm_console *c, bool readable)
         room = tn_uart_room(c->uart);
     }
     if (c->in >= 0 && c->in_polled)
-        (void)tn_loop_mod(c->loop, &c->in_source, room > 0 ? EPOLLIN : 0);
+        (void)tn_loop_mod(c->loop, &c->in_source, room > 0 ? (uint32_t)EPOLLIN : 0);
     if (c->out >= 0 && c->out_polled)
-        (void)tn_loop_mod(c->loop, &c->out_source, c->out_blocked ? EPOLLOUT : 0);
+        (void)tn_loop_mod(c->loop, &c->out_source, c->out_blocked ? (uint32_t)EPOLLOUT : 0);
     if (more && room > 0)
         (void)tn_loop_event_signal(&c->wake);
     pthread_mutex_unlock(c->lock);

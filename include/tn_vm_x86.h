@@ -97,7 +97,7 @@ extern "C" {
 
 /* ---- part 1: the API ---------------------------------------------------------------------- */
 
-#define TN_VM_X86_RAM      2u   /* ranges of RAM at most: below and above the hole */
+#define TN_VM_X86_RAM      2u /* ranges of RAM at most: below and above the hole */
 #define TN_VM_X86_MAX_CPUS 254u
 
 struct tn_vm_x86 {
@@ -110,7 +110,7 @@ struct tn_vm_x86 {
     struct tn_uart uart;
     struct tn_i8042 i8042;
     struct tn_vm_console console;
-    uint32_t asked;               /* enum tn_vm_reason: what a device's register was told */
+    uint32_t asked; /* enum tn_vm_reason: what a device's register was told */
     uint32_t cpus;
     struct tn_boot_x86_cpu boot;  /* the first vCPU's state */
     struct tn_boot_x86_info info; /* where things were loaded, or why not */
@@ -154,9 +154,9 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
                                  uint32_t hint[2]);
 
 /*
- * Asks the guest to shut down: ctrl-alt-del.
+ * Asks the guest to shut down: ctrl-alt-del. Returns 0, or tn_i8042_ctrl_alt_del's error.
  */
-TN_API void tn_vm_x86_shutdown(struct tn_vm_x86 *board);
+TN_API int tn_vm_x86_shutdown(struct tn_vm_x86 *board);
 
 /*
  * Closes what tn_vm_x86_devices opened.
@@ -319,7 +319,8 @@ TN_API int tn_vm_x86_devices(struct tn_vm_x86 *board, const struct tn_vm_cfg *cf
     r = tn_uart_init(&board->uart, &uart);
     if (r >= 0)
         r = tn_i8042_init(&board->i8042, &i8042);
-    tn_bus_init(&board->pio, board->pio_range, sizeof(board->pio_range) / sizeof(struct tn_bus_range));
+    tn_bus_init(&board->pio, board->pio_range,
+                sizeof(board->pio_range) / sizeof(struct tn_bus_range));
     tn_bus_init(&board->mmio, board->mmio_range,
                 sizeof(board->mmio_range) / sizeof(struct tn_bus_range));
     for (size_t i = 0; r >= 0 && i < sizeof(tn_vm_x86_ports_) / sizeof(tn_vm_x86_ports_[0]); i++)
@@ -471,8 +472,8 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
                         tn_bus_read(&board->pio, e->io.port, e->io.size, &hint[0]));
         }
     } else if (e->mmio.write) {
-        (void)tn_bus_write(&board->mmio, e->mmio.gpa, e->mmio.len, tn_get_(e->mmio.data, e->mmio.len),
-                           &hint[1]);
+        (void)tn_bus_write(&board->mmio, e->mmio.gpa, e->mmio.len,
+                           tn_get_(e->mmio.data, e->mmio.len), &hint[1]);
     } else {
         tn_put_(e->mmio.data, e->mmio.len,
                 tn_bus_read(&board->mmio, e->mmio.gpa, e->mmio.len, &hint[1]));
@@ -482,11 +483,14 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
     return asked;
 }
 
-TN_API void tn_vm_x86_shutdown(struct tn_vm_x86 *board)
+TN_API int tn_vm_x86_shutdown(struct tn_vm_x86 *board)
 {
+    int r;
+
     pthread_mutex_lock(&board->device_lock);
-    tn_i8042_ctrl_alt_del(&board->i8042);
+    r = tn_i8042_ctrl_alt_del(&board->i8042);
     pthread_mutex_unlock(&board->device_lock);
+    return r;
 }
 
 TN_API void tn_vm_x86_close(struct tn_vm_x86 *board)

@@ -124,8 +124,106 @@ kvm_cases() {
         --kernel "$guest" --console "file:$dir/none/there"
 }
 
+
+# is NAME COMMAND...: the command is to succeed.
+is() {
+    local name=$1
+    shift
+    if "$@" >"$dir/is" 2>&1; then ok "$name"; else not_ok "$name" "$(tail -n 3 "$dir/is")"; fi
+}
+
+ends() { # ends CODE WORD: the guest does WORD; microvm exits with CODE
+    timeout 20 "$microvm" --kernel "$guest" --memory 16M --cmdline "$2" </dev/null >"$dir/out" 2>"$dir/err"
+    local status=$?
+    echo "exit $status: $(cat "$dir/err")"
+    [ "$status" = "$1" ] && [ "$(head -n 1 "$dir/out")" = "$2" ]
+}
+
+to_file() {
+    rm -f "$dir/console"
+    "$microvm" --kernel "$guest" --cmdline off --console "file:$dir/console" </dev/null &&
+        [ "$(cat "$dir/console")" = off ]
+}
+
+to_pty() {
+    "$microvm" --kernel "$guest" --cmdline echo --console pty 2>"$dir/err" </dev/null &
+    local pid=$! pty
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        pty=$(sed -n 's/.*the console is //p' "$dir/err")
+        [ -z "$pty" ] || break
+        sleep 0.2
+    done
+    exec 8<>"$pty"
+    printf 'hello pty!q' >&8
+    timeout 5 head -c 15 <&8 >"$dir/out"
+    wait $pid && grep -q 'hello pty!' "$dir/out"
+}
+
+from_pipe() {
+    { printf 'abc'; sleep 0.3; printf 'defq'; } |
+        "$microvm" --kernel "$guest" --cmdline echo >"$dir/out" && grep -q abcdef "$dir/out"
+}
+
+# A signal to a guest without a keyboard driver: the first one asks, the second one ends it.
+two_signals() {
+    "$microvm" --kernel "$guest" --cmdline idle </dev/null >"$dir/out" &
+    local pid=$! status
+    sleep 0.5
+    kill -TERM $pid
+    sleep 0.3
+    kill -0 $pid || return 1
+    kill -INT $pid
+    wait $pid
+    status=$?
+    [ "$status" = 13 ]
+}
+
+# On a terminal: keys reach the guest, Ctrl-A Ctrl-A is one Ctrl-A, Ctrl-A X leaves, and the
+# terminal's settings are what they were, also after a signal that kills.
+on_terminal() {
+    cat >"$dir/session" <<SH
+stty -a >$dir/before
+$microvm --kernel $guest --cmdline echo
+echo "exit \$?"
+stty -a >$dir/after
+SH
+    { sleep 1; printf 'keys\001\001more'; sleep 1; printf '\001x'; sleep 1; } |
+        timeout 20 script -qec "sh $dir/session" /dev/null >"$dir/out"
+    cmp "$dir/before" "$dir/after" && grep -q 'exit 13' "$dir/out" &&
+        grep -q "$(printf 'keys\001more')" "$dir/out"
+}
+
+killed_on_terminal() {
+    cat >"$dir/session" <<SH
+stty -a >$dir/before
+timeout -f -s $1 1 $microvm --kernel $guest --cmdline idle
+stty -a >$dir/after
+SH
+    sed -i 's/timeout -f/timeout --foreground/' "$dir/session"
+    { sleep 2; } | timeout 20 script -qec "sh $dir/session" /dev/null >"$dir/out"
+    cmp "$dir/before" "$dir/after"
+}
+
+guest_cases() {
+    guest=$PWD/$BUILD/guests/machine.elf
+    is "a guest that powers off: 0" ends 0 off
+    is "a guest that resets: 10" ends 10 reset
+    is "a guest that resets by the keyboard controller: 10" ends 10 kbd-reset
+    is "a guest that crashes: 11" ends 11 triple
+    is "a guest that panics: 12" ends 12 panic
+    is "console file" to_file
+    is "console pty" to_pty
+    is "console from a pipe" from_pipe
+    is "two signals end it: 13" two_signals
+    is "keys, the escape and the terminal's settings" on_terminal
+    for s in ABRT SEGV HUP QUIT; do
+        is "the terminal after SIG$s" killed_on_terminal $s
+    done
+}
+
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
     kvm_cases
+    guest_cases
 else
     skip "kernels, initrd, memory" "/dev/kvm is missing or may not be opened"
 fi

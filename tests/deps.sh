@@ -10,55 +10,61 @@ need() { # need PACKAGE PROOF: a command, or a file, that shows that it is there
     esac
 }
 
-missing=
-case $1 in
-build)
-    need gcc gcc
-    need libc6-dev /usr/include/stdio.h
-    need linux-libc-dev /usr/include/linux/kvm.h
-    ;;
-test)
-    "$0" build
-    need clang clang
-    need libclang-rt-14-dev /usr/lib/clang/14/lib/linux/libclang_rt.asan-x86_64.a
-    need llvm llvm-cov
-    need libcmocka-dev /usr/include/cmocka.h
-    need acpica-tools iasl
-    ;;
-check)
-    "$0" test
-    need g++ g++
-    need clang-tidy clang-tidy
-    need clang-format clang-format
-    need cppcheck cppcheck
-    ;;
-prove)
-    "$0" build
-    need frama-c-base frama-c
-    need why3 why3
-    need cvc4 cvc4
-    need z3 z3
-    need patch patch
-    ;;
-testbed)
-    "$0" build
-    need qemu-system-x86 qemu-system-x86_64
-    need busybox-static /var/lib/dpkg/info/busybox-static.list
-    need cpio cpio
-    need xz-utils xz
-    need lz4 lz4
-    need zstd zstd
-    ;;
-bench)
-    "$0" build
-    need qemu-system-x86 qemu-system-x86_64
-    ;;
-*)
-    echo "deps.sh: no such purpose: $1" >&2
-    exit 2
-    ;;
-esac
+purpose() { # purpose NAME: what it needs, with what it builds on
+    case $1 in
+    build)
+        need gcc gcc
+        need libc6-dev /usr/include/stdio.h
+        need linux-libc-dev /usr/include/linux/kvm.h
+        ;;
+    test)
+        purpose build
+        need clang clang
+        need libclang-rt-14-dev /usr/lib/clang/14/lib/linux/libclang_rt.asan-x86_64.a
+        need llvm llvm-cov
+        need libcmocka-dev /usr/include/cmocka.h
+        need acpica-tools iasl
+        ;;
+    check)
+        purpose test
+        need g++ g++
+        need clang-tidy clang-tidy
+        need clang-format clang-format
+        need cppcheck cppcheck
+        ;;
+    prove)
+        purpose build
+        need frama-c-base frama-c
+        need why3 why3
+        need cvc4 cvc4
+        need z3 z3
+        need patch patch
+        ;;
+    testbed)
+        purpose build
+        need qemu-system-x86 qemu-system-x86_64
+        need busybox-static /var/lib/dpkg/info/busybox-static.list
+        need cpio cpio
+        need xz-utils xz
+        need lz4 lz4
+        need zstd zstd
+        ;;
+    bench)
+        purpose build
+        need qemu-system-x86 qemu-system-x86_64
+        ;;
+    *)
+        echo "deps.sh: no such purpose: $1" >&2
+        exit 2
+        ;;
+    esac
+}
 
+# One at a time: make -j asks for several purposes at once, and apt-get has one lock.
+exec 9>"${TMPDIR:-/tmp}/tenon-deps.$(id -u).lock"
+flock 9
+missing=
+purpose "${1:?usage: deps.sh build|test|check|prove|testbed|bench}"
 [ -n "$missing" ] || exit 0
 # shellcheck disable=SC2086
 set -- $missing

@@ -441,6 +441,32 @@ static void memory_must_hold_the_ram(void **state)
     assert_true(is_zero(r.host[0] + DATA + 0x200, 0x2e00));
     assert_true(all(r.host[0] + DATA + 0x3000, 0xa5, 0x1000));
     rig_down(&r);
+
+    rig_up(&r, 4 * GIB); /* what lies above the hole is RAM too */
+    r.cfg.kernel = elf;
+    r.cfg.kernel_len = sizeof(elf);
+    assert_int_equal(rig_load(&r), 0);
+    r.mem.count = 1;
+    assert_int_equal(rig_load(&r), TN_EINVAL);
+    rig_down(&r);
+}
+
+/* RAM above 4 GiB is neither in the page tables nor in reach of PVH: no kernel goes there. */
+static void d04_kernel_above_the_page_tables(void **state)
+{
+    uint8_t elf[ELF_LEN];
+    struct rig r;
+
+    (void)state;
+    rig_up(&r, 8 * GIB);
+    make_elf(elf, TEXT, 5 * GIB, 0);
+    r.cfg.kernel = elf;
+    r.cfg.kernel_len = sizeof(elf);
+    assert_int_equal(rig_load(&r), TN_ENOFIT);
+    assert_int_equal(r.info.stage, TN_BOOT_X86_AT_PLACE);
+    assert_int_equal(r.info.detail, TN_LOADER_PLACE_RAM);
+    assert_int_equal(r.info.where, 1);
+    rig_down(&r);
 }
 
 /* Cut anywhere, an image loads or is refused; it is never read beyond its end. */
@@ -484,17 +510,19 @@ static void d07_command_line_ends_with_a_zero(void **state)
     make_elf(elf, TEXT, DATA, 0);
     make_bzimage(bz);
     rig_up(&r, 64 * MIB);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         struct tn_loader_plan plan;
         size_t most;
+
+        if (k == 2)
+            tn_put_(bz + 0x238, 4, UINT32_MAX); /* cmdline_size: the area is the limit then */
 
         r.cfg.kernel = k ? bz : elf;
         r.cfg.kernel_len = k ? sizeof(bz) : sizeof(elf);
         assert_int_equal(tn_loader_parse(r.cfg.kernel, r.cfg.kernel_len, &plan), 0);
         most = plan.cmdline_max < TN_BOOT_X86_CMDLINE_SIZE - 1 ? plan.cmdline_max
                                                                : TN_BOOT_X86_CMDLINE_SIZE - 1;
-        if (k)
-            assert_int_equal(most, 2047);
+        assert_int_equal(most, k == 2 ? TN_BOOT_X86_CMDLINE_SIZE - 1 : 2047);
         for (size_t len = most + 2; len-- > most - 2;) {
             char *line = malloc(len + 1); /* exact: a read beyond the zero is a finding */
 
@@ -1022,6 +1050,7 @@ int main(void)
         cmocka_unit_test(offsets_are_the_kernels),
         cmocka_unit_test(d04_errors_leave_memory_alone),
         cmocka_unit_test(memory_must_hold_the_ram),
+        cmocka_unit_test(d04_kernel_above_the_page_tables),
         cmocka_unit_test(d01_images_cut_anywhere),
         cmocka_unit_test(d07_command_line_ends_with_a_zero),
         cmocka_unit_test(linux64_from_elf),

@@ -154,8 +154,8 @@ static void each_ending_has_its_reason(void **state)
         const char *word;
         uint32_t reason;
     } rows[] = {
-        {"off", TN_VM_POWEROFF},     {"reset", TN_VM_RESET},  {"kbd-reset", TN_VM_RESET},
-        {"panic", TN_VM_PANIC},      {"triple", TN_VM_CRASH},
+        {"off", TN_VM_POWEROFF}, {"reset", TN_VM_RESET},  {"kbd-reset", TN_VM_RESET},
+        {"panic", TN_VM_PANIC},  {"triple", TN_VM_CRASH},
     };
     static struct bench b;
 

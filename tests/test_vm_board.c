@@ -79,8 +79,7 @@ static void c26_input_waits_for_room(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]), 0);
+    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]), 0);
     for (int i = 0; i < 1000; i++) {
         uint8_t byte = (uint8_t)i;
 
@@ -159,8 +158,8 @@ static void c21_nothing_spins(void **state)
         int calls = 0;
 
         board_open(&b);
-        assert_int_equal(
-            tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]), 0);
+        assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]),
+                         0);
         if (how == 0) {
             close(b.in[1]);
         } else if (how == 1) {

@@ -50,7 +50,8 @@ static uint8_t in(uint16_t port)
 /* B03, B02: whatever nobody claims reads all-ones and ignores what is written, at any width. */
 static void b03_unclaimed(void **state)
 {
-    static const uint16_t ports[] = {0, 0x3f7, 0x400, 0x61, 0x63, 0x504, 0x506, 0x5ff, 0x603, 0xffff};
+    static const uint16_t ports[] = {0,     0x3f7, 0x400, 0x61,  0x63,
+                                     0x504, 0x506, 0x5ff, 0x603, 0xffff};
     static const uint64_t gpas[] = {0xd0000000, 0xfee00000, 0xffffffff, UINT64_MAX, 1ull << 40};
     struct tn_kvm_exit e;
 
@@ -184,7 +185,8 @@ static void the_tables_are_found(void **state)
         memset(&cfg, 0, sizeof(cfg));
         cfg.memory = size;
         cfg.cpus = counts[i];
-        /* The kernel is missing, so this fails, but after the tables were made. */
+        cfg.kernel = (const uint8_t *)"";
+        /* The kernel is empty, so this fails, but after the tables were made. */
         assert_int_equal(tn_vm_x86_load(&board, &mem, &cfg), TN_ETRUNC);
         assert_int_equal(board.info.stage, TN_BOOT_X86_AT_KERNEL);
         assert_memory_equal(ram + TN_BOOT_X86_ACPI, "RSD PTR ", 8);

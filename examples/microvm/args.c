@@ -116,11 +116,16 @@ static int parse_boot(const char *value, struct args *out)
 int args_parse(int argc, char **argv, struct args *out)
 {
     static const struct option options[] = {
-        {"kernel", required_argument, NULL, 'k'},  {"initrd", required_argument, NULL, 'i'},
-        {"cmdline", required_argument, NULL, 'c'}, {"memory", required_argument, NULL, 'm'},
-        {"cpus", required_argument, NULL, 'n'},    {"console", required_argument, NULL, 't'},
-        {"boot", required_argument, NULL, 'b'},    {"hugepages", no_argument, NULL, 'H'},
-        {"version", no_argument, NULL, 'v'},       {"help", no_argument, NULL, 'h'},
+        {"kernel", required_argument, NULL, 'k'},
+        {"initrd", required_argument, NULL, 'i'},
+        {"cmdline", required_argument, NULL, 'c'},
+        {"memory", required_argument, NULL, 'm'},
+        {"cpus", required_argument, NULL, 'n'},
+        {"console", required_argument, NULL, 't'},
+        {"boot", required_argument, NULL, 'b'},
+        {"hugepages", no_argument, NULL, 'H'},
+        {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     int option;

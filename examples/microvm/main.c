@@ -103,7 +103,8 @@ static int open_kvm(struct tn_kvm *kvm)
     if (r >= 0)
         return -1;
     if (r == TN_ESYS && errno == EACCES)
-        fputs("microvm: /dev/kvm: permission denied; its group, usually kvm, may open it\n", stderr);
+        fputs("microvm: /dev/kvm: permission denied; its group, usually kvm, may open it\n",
+              stderr);
     else if (errno == ENOENT)
         fputs("microvm: /dev/kvm is missing: no virtualization, or kvm is not loaded\n", stderr);
     else
@@ -146,8 +147,9 @@ static int say_refused(const struct microvm *m, int err)
                 strlen(m->args.cmdline));
         return EXIT_USAGE;
     case TN_BOOT_X86_AT_INITRD:
-        fprintf(stderr, "microvm: %s: %zu bytes do not fit beside the kernel in %" PRIu64
-                " MiB of RAM\n", m->args.initrd, m->initrd.len, m->args.memory >> 20);
+        fprintf(stderr,
+                "microvm: %s: %zu bytes do not fit beside the kernel in %" PRIu64 " MiB of RAM\n",
+                m->args.initrd, m->initrd.len, m->args.memory >> 20);
         return EXIT_INPUT;
     default:
         fprintf(stderr, "microvm: %s\n", tn_strerror(err));
@@ -238,8 +240,7 @@ static int watch_signals(struct microvm *m)
     m->signals.events = EPOLLIN;
     m->signals.fn = on_signal;
     m->signals.ctx = m;
-    if (tn_loop_init(&m->loop) < 0 || m->signals.fd < 0 ||
-        tn_loop_add(&m->loop, &m->signals) < 0 ||
+    if (tn_loop_init(&m->loop) < 0 || m->signals.fd < 0 || tn_loop_add(&m->loop, &m->signals) < 0 ||
         tn_loop_timer_init(&m->grace, &m->loop, on_grace_over, m) < 0) {
         perror("microvm");
         return EXIT_HOST;

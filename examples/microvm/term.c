@@ -172,8 +172,8 @@ int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
     case CONSOLE_PTY:
         return open_pty(t);
     case CONSOLE_FILE:
-        t->out = open(args->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC,
-                      0644);
+        t->out =
+            open(args->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0644);
         if (t->out < 0)
             return failed(args->console_path);
         break;

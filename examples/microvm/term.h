@@ -18,8 +18,8 @@ struct term {
     struct tn_loop_source keys;
     struct tn_loop_source pipe;
     bool watching;
-    bool escaped;       /* Ctrl-A was the last key */
-    uint8_t held[64];   /* keys that the pipe did not take yet */
+    bool escaped;     /* Ctrl-A was the last key */
+    uint8_t held[64]; /* keys that the pipe did not take yet */
     size_t nheld;
     void (*leave)(void *ctx); /* Ctrl-A X */
     void *ctx;

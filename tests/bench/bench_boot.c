@@ -59,9 +59,22 @@ int main(void)
     const char *build = getenv("BUILD") ? getenv("BUILD") : "build";
     char microvm[512], guest[512];
     char *ours[] = {microvm, "--kernel", guest, "--memory", "128M", "--boot", "pvh", NULL};
-    char *theirs[] = {"qemu-system-x86_64", "-M", "microvm,isa-serial=on", "-accel", "kvm",
-                      "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
-                      "-m", "128", "-kernel", guest, NULL};
+    char *theirs[] = {"qemu-system-x86_64",
+                      "-M",
+                      "microvm,isa-serial=on",
+                      "-accel",
+                      "kvm",
+                      "-nodefaults",
+                      "-no-user-config",
+                      "-display",
+                      "none",
+                      "-serial",
+                      "stdio",
+                      "-m",
+                      "128",
+                      "-kernel",
+                      guest,
+                      NULL};
     struct bench_series s[] = {BENCH("microvm", first_byte, ours),
                                BENCH("QEMU -M microvm", first_byte, theirs)};
     const char *rounds = getenv("ROUNDS");

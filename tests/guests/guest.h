@@ -111,6 +111,12 @@ guest_pd:
     movw %ax, IDT + 8 * \vector + 6
     .endm
 
+    /* IRET, in 32-bit mode, but for the flags: KVM's emulator, which runs guests where the CPU cannot,
+     * has no IRET there. Whoever was interrupted turns interrupts on again. */
+    .macro from_interrupt
+    lretl $4
+    .endm
+
     .macro load_idt
     pushl $IDT
     pushw $0x7ff

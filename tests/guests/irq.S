@@ -14,6 +14,7 @@ _start:
     .endr
     load_idt
     lapic_on
+    movl $0x10000, LAPIC + 0x350 /* LINT0: the PICs are not listened to */
     movl $0x1a, IOAPIC /* redirection 5: high word first */
     movl $0x8035, %eax
     call route
@@ -52,5 +53,5 @@ common:
     jne 2f
     finish
 2:  popl %eax
-    iretl
+    from_interrupt
     tables32

@@ -25,5 +25,5 @@ _start:
 tick:
     incl %ebx
     movl $0, LAPIC + 0xb0
-    iretl
+    from_interrupt
     tables32

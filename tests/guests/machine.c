@@ -119,7 +119,7 @@ static void triple_fault(void)
 void machine(const uint8_t *zero_page);
 void machine(const uint8_t *zero_page)
 {
-    const char *word = (const char *)(uintptr_t)*(const uint32_t *)(zero_page + CMDLINE);
+    const char *word = (const char *)(uintptr_t) * (const uint32_t *)(zero_page + CMDLINE);
 
     print(word);
     put('\n');
