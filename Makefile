@@ -13,7 +13,7 @@ CLANG  ?= clang
 WARN   := -Wall -Wextra -Wconversion -Wshadow -Wvla -Werror
 CFLAGS ?= -O2 -g
 ALL     = -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude $(CFLAGS) \
-            -MMD -MP -MF $(BUILD)/dep/$(subst /,_,$@).d
+            -MMD -MP -MT $@ -MF $(BUILD)/dep/$(subst /,_,$@).d
 LIBS   := -pthread
 ifneq ($(STATIC),)
 LIBS   += -static
@@ -36,6 +36,7 @@ PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))
 ELFS     := $(patsubst tests/guests/%.c,%,$(wildcard tests/guests/*.c))
 GUESTS   := $(patsubst tests/guests/%.S,%,$(wildcard tests/guests/*.S))
 
+MAKEFLAGS += --jobs=$(shell nproc)
 export BUILD FUZZ_SECONDS
 
 .PHONY: all lib examples help run test unit replay check check-layers check-common check-headers \
@@ -66,9 +67,13 @@ $(BUILD)/libtenon.a: $(BUILD)/tenon.o
 $(BUILD)/tenon.pc: lib/tenon.pc.in Makefile
 	$(Q)mkdir -p $(@D) && sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
 
-$(BUILD)/bin/microvm: $(wildcard examples/microvm/*.c) | deps-build
+$(BUILD)/bin/microvm: $(patsubst examples/%.c,$(BUILD)/%.o,$(wildcard examples/microvm/*.c))
+	$(Q)mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $^ -o $@ $(LIBS)
+
+$(BUILD)/microvm/%.o: examples/microvm/%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CC,$@)$(CC) $(ALL) -DTENON_VERSION='"$(VERSION)"' $(filter %.c,$^) -o $@ $(LIBS)
+	$(call say,CC,$@)$(CC) $(ALL) -DTENON_VERSION='"$(VERSION)"' -c $< -o $@
 
 $(BUILD)/bin/%: examples/%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep

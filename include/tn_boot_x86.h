@@ -410,16 +410,37 @@ static inline uint32_t tn_boot_x86_strlen_(const char *s, uint32_t cap)
     return n;
 }
 
-/* A descriptor's 8 bytes. SDM vol. 3A section 3.4.5. The fields are added, not ORed: they do not
- * overlap, and provers know sums. */
+/* Two bytes of a descriptor, of fields that do not overlap: added, not ORed, since provers know
+ * sums. SDM vol. 3A section 3.4.5. */
+/*@ requires type < 16 && s < 2 && dpl < 4 && present < 2;
+    assigns \nothing;
+    ensures \result % 16 == type && \result / 16 % 2 == s;
+    ensures \result / 32 % 4 == dpl && \result / 128 == present; */
+static inline uint8_t tn_boot_x86_access_(uint32_t type, uint32_t s, uint32_t dpl, uint32_t present)
+{
+    return (uint8_t)(type + s * 16u + dpl * 32u + present * 128u);
+}
+
+/*@ requires limit < 16 && avl < 2 && l < 2 && db < 2 && g < 2;
+    assigns \nothing;
+    ensures \result % 16 == limit && \result / 16 % 2 == avl && \result / 32 % 2 == l;
+    ensures \result / 64 % 2 == db && \result / 128 == g; */
+static inline uint8_t tn_boot_x86_flags_(uint32_t limit, uint32_t avl, uint32_t l, uint32_t db,
+                                         uint32_t g)
+{
+    return (uint8_t)(limit + avl * 16u + l * 32u + db * 64u + g * 128u);
+}
+
+/* A descriptor's 8 bytes. */
 /*@ requires \valid_read(seg) && \valid(p + (0 .. 7)) && \separated(seg, p + (0 .. 7));
     requires seg->base <= 0xffffffff && seg->type < 16 && seg->dpl < 4;
     requires seg->s < 2 && seg->present < 2 && seg->avl < 2 && seg->l < 2 && seg->db < 2;
     requires seg->g < 2 && (seg->g == 0 ==> seg->limit < 0x100000);
     assigns p[0 .. 7];
-    ensures p[0] + p[1] * 0x100 + p[6] % 16 * 0x10000 ==
-      (seg->g == 0 ? seg->limit : seg->limit / 4096);
-    ensures p[2] + p[3] * 0x100 + p[4] * 0x10000 + p[7] * 0x1000000 == seg->base;
+    ensures \let n = seg->g == 0 ? seg->limit : seg->limit / 4096;
+      p[0] == n % 0x100 && p[1] == n / 0x100 % 0x100 && p[6] % 16 == n / 0x10000;
+    ensures p[2] == seg->base % 0x100 && p[3] == seg->base / 0x100 % 0x100;
+    ensures p[4] == seg->base / 0x10000 % 0x100 && p[7] == seg->base / 0x1000000;
     ensures p[5] % 16 == seg->type && p[5] / 16 % 2 == seg->s;
     ensures p[5] / 32 % 4 == seg->dpl && p[5] / 128 == seg->present;
     ensures p[6] / 16 % 2 == seg->avl && p[6] / 32 % 2 == seg->l;
@@ -428,15 +449,16 @@ static inline void tn_boot_x86_desc_(const struct tn_boot_x86_seg *seg, uint8_t 
 {
     uint32_t base = (uint32_t)seg->base;
     uint32_t limit = seg->g ? seg->limit / 4096u : seg->limit;
+    uint8_t access = tn_boot_x86_access_(seg->type, seg->s, seg->dpl, seg->present);
+    uint8_t flags = tn_boot_x86_flags_(limit / 0x10000u, seg->avl, seg->l, seg->db, seg->g);
 
     p[0] = (uint8_t)(limit % 0x100u);
     p[1] = (uint8_t)(limit / 0x100u % 0x100u);
     p[2] = (uint8_t)(base % 0x100u);
     p[3] = (uint8_t)(base / 0x100u % 0x100u);
     p[4] = (uint8_t)(base / 0x10000u % 0x100u);
-    p[5] = (uint8_t)(seg->type + seg->s * 16u + seg->dpl * 32u + seg->present * 128u);
-    p[6] =
-        (uint8_t)(limit / 0x10000u + seg->avl * 16u + seg->l * 32u + seg->db * 64u + seg->g * 128u);
+    p[5] = access;
+    p[6] = flags;
     p[7] = (uint8_t)(base / 0x1000000u);
 }
 

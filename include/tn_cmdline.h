@@ -181,6 +181,8 @@ static inline void tn_cmdline_insert_(struct tn_cmdline *c, size_t at, const cha
         c->buf[i - 1 + n] = c->buf[i - 1];
     /*@ loop invariant 0 <= i <= n;
         loop invariant \forall integer k; 0 <= k < i ==> c->buf[at + k] == src[k];
+        loop invariant \forall integer k; at <= k <= c->len ==>
+          c->buf[k + n] == \at(c->buf[k], Pre);
         loop assigns i, c->buf[at .. at + n - 1];
         loop variant n - i; */
     for (i = 0; i < n; i++)

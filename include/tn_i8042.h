@@ -328,6 +328,31 @@ static inline bool tn_i8042_level_(const struct tn_i8042_state *s)
     return (s->ctr & 1) != 0 && tn_i8042_kbd_next_(s);
 }
 
+/* Takes the keyboard's oldest byte. */
+/*@ requires \valid(s) && tn_i8042_ok(s) && s->count > 0;
+    assigns s->last, s->sent, s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
+    ensures tn_i8042_ok(s);
+    ensures s->count == \old(s->count) - 1 && s->last == \old(s->fifo[0]);
+    ensures \forall integer i; 0 <= i < s->count ==> s->fifo[i] == \old(s->fifo[i + 1]); */
+static inline void tn_i8042_take_(struct tn_i8042_state *s)
+{
+    uint8_t byte = s->fifo[0], count = s->count;
+
+    /*@ loop invariant 1 <= i <= count;
+        loop invariant \forall integer j; 0 <= j < i - 1 ==>
+          s->fifo[j] == \at(s->fifo[j + 1], Pre);
+        loop invariant \forall integer j; i - 1 <= j < TN_I8042_FIFO ==>
+          s->fifo[j] == \at(s->fifo[j], Pre);
+        loop assigns i, s->fifo[0 .. TN_I8042_FIFO - 1];
+        loop variant count - i; */
+    for (unsigned i = 1; i < count; i++)
+        s->fifo[i - 1] = s->fifo[i];
+    s->fifo[count - 1] = 0;
+    s->count--;
+    s->last = byte;
+    s->sent = byte;
+}
+
 /* The guest's read of a port. */
 /*@ requires \valid(s) && tn_i8042_ok(s);
     assigns s->full, s->answer, s->last, s->sent, s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
@@ -342,8 +367,6 @@ static inline bool tn_i8042_level_(const struct tn_i8042_state *s)
     ensures off != TN_I8042_DATA && off != TN_I8042_STATUS ==> \result == 0xff; */
 static inline uint8_t tn_i8042_get_(struct tn_i8042_state *s, unsigned off)
 {
-    uint8_t count = s->count;
-
     if (off == TN_I8042_STATUS)
         return (uint8_t)((s->full || tn_i8042_kbd_next_(s) ? TN_I8042_STATUS_OBF : 0) |
                          (s->ctr & TN_I8042_CTR_SYS ? TN_I8042_STATUS_SYS : 0) |
@@ -355,28 +378,19 @@ static inline uint8_t tn_i8042_get_(struct tn_i8042_state *s, unsigned off)
         s->full = 0;
         s->answer = 0;
     } else if (tn_i8042_kbd_next_(s)) {
-        s->last = s->fifo[0];
-        s->sent = s->last;
-        /*@ loop invariant 1 <= i <= count;
-            loop invariant \forall integer j; 0 <= j < i - 1 ==>
-              s->fifo[j] == \at(s->fifo[j + 1], Pre);
-            loop invariant \forall integer j; i - 1 <= j < TN_I8042_FIFO ==>
-              s->fifo[j] == \at(s->fifo[j], Pre);
-            loop assigns i, s->fifo[0 .. TN_I8042_FIFO - 1];
-            loop variant count - i; */
-        for (unsigned i = 1; i < count; i++)
-            s->fifo[i - 1] = s->fifo[i];
-        s->fifo[count - 1] = 0;
-        s->count--;
+        tn_i8042_take_(s);
     }
     return s->last;
 }
 
-/* The keyboard gets a byte: a command, or what a command waits for. */
+/*
+ * The keyboard gets a byte: a command, or what a command waits for. Returns what it answers, the
+ * first byte in bits 0-7; no byte of an answer is zero.
+ */
 /*@ requires \valid(s) && tn_i8042_ok(s);
     assigns s->kbd, s->scanning, s->set, s->leds, s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
-    ensures tn_i8042_ok(s); */
-static inline void tn_i8042_kbd_(struct tn_i8042_state *s, uint8_t value)
+    ensures tn_i8042_ok(s) && s->count <= \old(s->count); */
+static inline uint32_t tn_i8042_obey_(struct tn_i8042_state *s, uint8_t value)
 {
     uint8_t command = s->kbd;
 
@@ -384,22 +398,16 @@ static inline void tn_i8042_kbd_(struct tn_i8042_state *s, uint8_t value)
     switch (command) {
     case 0xed: /* set LEDs */
         s->leds = value % 8u;
-        tn_i8042_say_(s, 0xfa);
-        return;
+        return 0xfa;
     case 0xf0: /* select a scan code set, 0 asks for it */
-        if (value > 2) {
-            tn_i8042_say_(s, 0xfe);
-            return;
-        }
-        tn_i8042_say_(s, 0xfa);
         if (value == 0)
-            tn_i8042_say_(s, s->set);
-        else
-            s->set = value;
-        return;
+            return 0xfau + 256u * s->set;
+        if (value > 2)
+            return 0xfe;
+        s->set = value;
+        return 0xfa;
     case 0xf3: /* typematic rate: nothing repeats here */
-        tn_i8042_say_(s, 0xfa);
-        return;
+        return 0xfa;
     default:
         break;
     }
@@ -408,16 +416,11 @@ static inline void tn_i8042_kbd_(struct tn_i8042_state *s, uint8_t value)
     case 0xf0:
     case 0xf3:
         s->kbd = value;
-        tn_i8042_say_(s, 0xfa);
-        return;
+        return 0xfa;
     case 0xee: /* echo */
-        tn_i8042_say_(s, 0xee);
-        return;
+        return 0xee;
     case 0xf2: /* identify */
-        tn_i8042_say_(s, 0xfa);
-        tn_i8042_say_(s, 0xab);
-        tn_i8042_say_(s, 0x83);
-        return;
+        return 0x83abfa;
     case 0xf4: /* enable */
     case 0xf5: /* defaults, and disable */
     case 0xf6: /* defaults */
@@ -426,20 +429,31 @@ static inline void tn_i8042_kbd_(struct tn_i8042_state *s, uint8_t value)
             s->set = 2;
         if (value != 0xf6)
             s->scanning = value == 0xf4;
-        tn_i8042_say_(s, 0xfa);
-        return;
+        return 0xfa;
     case 0xff: /* reset, and the basic assurance test */
         tn_i8042_drop_(s);
         s->set = 2;
         s->leds = 0;
         s->scanning = 1;
-        tn_i8042_say_(s, 0xfa);
-        tn_i8042_say_(s, 0xaa);
-        return;
+        return 0xaafa;
     default: /* resend: an error, from a keyboard */
-        tn_i8042_say_(s, 0xfe);
-        return;
+        return 0xfe;
     }
+}
+
+/* The keyboard gets a byte, and answers. */
+/*@ requires \valid(s) && tn_i8042_ok(s);
+    assigns s->kbd, s->scanning, s->set, s->leds, s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
+    ensures tn_i8042_ok(s); */
+static inline void tn_i8042_kbd_(struct tn_i8042_state *s, uint8_t value)
+{
+    uint32_t answer = tn_i8042_obey_(s, value);
+
+    /*@ loop invariant tn_i8042_ok(s);
+        loop assigns answer, s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
+        loop variant answer; */
+    for (; answer > 0; answer /= 256u)
+        tn_i8042_say_(s, (uint8_t)(answer % 256u));
 }
 
 /* A byte for port 0x60; true: the guest resets the machine. */
@@ -500,8 +514,8 @@ static inline bool tn_i8042_command_(struct tn_i8042_state *s, uint8_t value)
     case 0xa9: /* test the mouse's lines: stuck */
         tn_i8042_answer_(s, 0x02);
         break;
-    case 0xaa:                                                   /* self test */
-        s->ctr = (uint8_t)(s->ctr / 8u * 8u + 4u + s->ctr % 4u); /* SYS */
+    case 0xaa: /* self test, which sets SYS */
+        s->ctr = (uint8_t)(s->ctr / 8u * 8u + 4u + s->ctr % 4u);
         tn_i8042_answer_(s, 0x55);
         break;
     case 0xab: /* test the keyboard's lines */
@@ -542,6 +556,24 @@ static inline bool tn_i8042_put_(struct tn_i8042_state *s, unsigned off, uint8_t
     return off == TN_I8042_DATA && tn_i8042_data_(s, value);
 }
 
+/* The keyboard says all n bytes. */
+/*@ requires \valid(s) && tn_i8042_ok(s) && s->count + n <= TN_I8042_FIFO;
+    requires \valid_read(bytes + (0 .. n - 1)) && \separated(s, bytes + (0 .. n - 1));
+    assigns s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
+    ensures tn_i8042_ok(s) && s->count == \old(s->count) + n;
+    ensures \forall integer i; 0 <= i < \old(s->count) ==> s->fifo[i] == \old(s->fifo[i]); */
+static inline void tn_i8042_say_all_(struct tn_i8042_state *s, const uint8_t *bytes, unsigned n)
+{
+    /*@ loop invariant 0 <= i <= n && tn_i8042_ok(s);
+        loop invariant s->count == \at(s->count, Pre) + i;
+        loop invariant \forall integer j; 0 <= j < \at(s->count, Pre) ==>
+          s->fifo[j] == \at(s->fifo[j], Pre);
+        loop assigns i, s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
+        loop variant n - i; */
+    for (unsigned i = 0; i < n; i++)
+        tn_i8042_say_(s, bytes[i]);
+}
+
 /* Ctrl, alt and del, down and up again. */
 /*@ requires \valid(s) && tn_i8042_ok(s);
     assigns s->count, s->fifo[0 .. TN_I8042_FIFO - 1];
@@ -553,34 +585,18 @@ static inline bool tn_i8042_put_(struct tn_i8042_state *s, unsigned off, uint8_t
     ensures \forall integer i; 0 <= i < \old(s->count) ==> s->fifo[i] == \old(s->fifo[i]); */
 static inline int tn_i8042_keys_(struct tn_i8042_state *s)
 {
-    bool set1 = s->set == 1 || s->ctr >= 64; /* XLATE */
+    const uint8_t set1[8] = {0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d};
+    const uint8_t set2[11] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14};
+    bool one = s->set == 1 || s->ctr >= 64; /* XLATE */
 
     if (!s->scanning || (s->ctr & TN_I8042_CTR_KBDDIS))
         return TN_ESTATE;
-    if (s->count > TN_I8042_FIFO - (set1 ? 8 : 11))
+    if (s->count > TN_I8042_FIFO - (one ? 8 : 11))
         return TN_ENOSPC;
-    if (set1) {
-        tn_i8042_say_(s, 0x1d);
-        tn_i8042_say_(s, 0x38);
-        tn_i8042_say_(s, 0xe0);
-        tn_i8042_say_(s, 0x53);
-        tn_i8042_say_(s, 0xe0);
-        tn_i8042_say_(s, 0xd3);
-        tn_i8042_say_(s, 0xb8);
-        tn_i8042_say_(s, 0x9d);
-        return 0;
-    }
-    tn_i8042_say_(s, 0x14);
-    tn_i8042_say_(s, 0x11);
-    tn_i8042_say_(s, 0xe0);
-    tn_i8042_say_(s, 0x71);
-    tn_i8042_say_(s, 0xe0);
-    tn_i8042_say_(s, 0xf0);
-    tn_i8042_say_(s, 0x71);
-    tn_i8042_say_(s, 0xf0);
-    tn_i8042_say_(s, 0x11);
-    tn_i8042_say_(s, 0xf0);
-    tn_i8042_say_(s, 0x14);
+    if (one)
+        tn_i8042_say_all_(s, set1, 8);
+    else
+        tn_i8042_say_all_(s, set2, 11);
     return 0;
 }
 

@@ -291,8 +291,8 @@ TN_API int tn_kvm_x86_set_clock(struct tn_kvm_vm *vm, const struct kvm_clock_dat
 
 #define TN_KVM_X86_MSR_BATCH 64u /* MSRs per system call: what fits on the stack */
 
-/* The start of VM state that two arrangements of chips share. The slots that Intel's part makes for
- * itself come before the chips as those of the guest do. */
+/* What both arrangements of chips need first. KVM makes a memory slot of the TSS, so it comes before
+ * the chips for the same reason as the guest's slots do. */
 static inline int tn_kvm_x86_vmx_pages_(struct tn_kvm_vm *vm)
 {
     uint64_t identity = TN_KVM_X86_IDENTITY_MAP;
@@ -345,26 +345,26 @@ TN_API int tn_kvm_x86_routes(struct tn_kvm_routes *r)
  * cache), and counters, whose state no snapshot has. */
 static const struct tn_kvm_x86_fix tn_kvm_x86_fixes_[] = {
     /* leaf, index, register, clear, set */
-    {0x00000001, 0, TN_KVM_X86_ECX, 0, 1u << 31}, /* there is a hypervisor */
-    {0x00000001, 0, TN_KVM_X86_ECX, 1u << 2 | 1u << 3 | 1u << 5 | 1u << 15,
-     0},                                          /* DTES64, MONITOR, VMX, PDCM */
-    {0x00000001, 0, TN_KVM_X86_EDX, 1u << 21, 0}, /* DS */
-    {0x00000006, 0, TN_KVM_X86_EAX, ~4u, 0},      /* power: only ARAT */
-    {0x00000006, 0, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
-    {0x00000006, 0, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
-    {0x00000007, 0, TN_KVM_X86_EBX, 1u << 2, 0},        /* SGX */
-    {0x00000007, 0, TN_KVM_X86_ECX, 1u << 30, 0},       /* SGX launch control */
-    {0x0000000a, 0, TN_KVM_X86_EAX, TN_KVM_X86_ALL, 0}, /* performance counters */
-    {0x0000000a, 0, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
-    {0x0000000a, 0, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
-    {0x0000000a, 0, TN_KVM_X86_EDX, TN_KVM_X86_ALL, 0},
-    {0x00000012, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_EAX, TN_KVM_X86_ALL, 0}, /* SGX */
-    {0x00000012, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
-    {0x00000012, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
-    {0x00000012, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_EDX, TN_KVM_X86_ALL, 0},
-    {0x80000001, 0, TN_KVM_X86_ECX, 1u << 2 | 1u << 23 | 1u << 28, 0}, /* SVM; PerfCtr core, LLC */
-    {0x80000022, 0, TN_KVM_X86_EAX, TN_KVM_X86_ALL,
-     0}, /* AMD's performance counters, 2nd version */
+    {0x1, 0, TN_KVM_X86_ECX, 0, 1u << 31},           /* there is a hypervisor */
+    {0x1, 0, TN_KVM_X86_ECX, 1u << 3 | 1u << 5, 0},  /* MONITOR, VMX */
+    {0x1, 0, TN_KVM_X86_ECX, 1u << 2 | 1u << 15, 0}, /* DTES64, PDCM */
+    {0x1, 0, TN_KVM_X86_EDX, 1u << 21, 0},           /* DS */
+    {0x6, 0, TN_KVM_X86_EAX, ~(1u << 2), 0},         /* power management, but for ARAT */
+    {0x6, 0, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
+    {0x6, 0, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
+    {0x7, 0, TN_KVM_X86_EBX, 1u << 2, 0},        /* SGX */
+    {0x7, 0, TN_KVM_X86_ECX, 1u << 30, 0},       /* SGX launch control */
+    {0xa, 0, TN_KVM_X86_EAX, TN_KVM_X86_ALL, 0}, /* performance counters */
+    {0xa, 0, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
+    {0xa, 0, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
+    {0xa, 0, TN_KVM_X86_EDX, TN_KVM_X86_ALL, 0},
+    {0x12, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_EAX, TN_KVM_X86_ALL, 0}, /* SGX */
+    {0x12, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
+    {0x12, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_ECX, TN_KVM_X86_ALL, 0},
+    {0x12, TN_KVM_X86_ANY_INDEX, TN_KVM_X86_EDX, TN_KVM_X86_ALL, 0},
+    {0x80000001, 0, TN_KVM_X86_ECX, 1u << 2, 0},             /* SVM */
+    {0x80000001, 0, TN_KVM_X86_ECX, 1u << 23 | 1u << 28, 0}, /* AMD's performance counters */
+    {0x80000022, 0, TN_KVM_X86_EAX, TN_KVM_X86_ALL, 0},      /* and their second version */
     {0x80000022, 0, TN_KVM_X86_EBX, TN_KVM_X86_ALL, 0},
 };
 

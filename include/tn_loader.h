@@ -663,6 +663,9 @@ static inline uint32_t tn_loader_elf_(const volatile uint8_t *image, uint64_t le
     if (!tn_loader_fits_(phoff, 56ull * phnum, len))
         return TN_LOADER_PHDR_TRUNC;
 
+    plan->format = TN_LOADER_ELF64;
+    plan->initrd_max = 0x37ffffff; /* what Linux always could, see initrd_addr_max */
+    plan->cmdline_max = 2047;      /* x86's COMMAND_LINE_SIZE without the NUL */
     /*@ loop invariant 0 <= i <= phnum && tn_loader_segs_ok(plan, len);
         loop invariant plan->has_pvh != 0 ==> plan->pvh_entry < 0x100000000;
         loop assigns i, virt, plan->where, plan->nsegs, plan->seg[0 .. TN_LOADER_MAX_SEGS - 1],
@@ -680,21 +683,25 @@ static inline uint32_t tn_loader_elf_(const volatile uint8_t *image, uint64_t le
         return TN_LOADER_SEG_NONE;
     if (plan->has_pvh && !tn_loader_loaded_(plan, plan->pvh_entry))
         return TN_LOADER_PVH_ENTRY;
-    plan->linux64_entry = entry;
-    if (tn_loader_loaded_(plan, entry)) {
-        plan->has_linux64 = true;
-    } else if (!virt && entry != 0) {
-        return TN_LOADER_ENTRY;
-    } else if (!plan->has_pvh) {
-        return TN_LOADER_ENTRY_VIRTUAL;
+    plan->has_linux64 = tn_loader_loaded_(plan, entry);
+    if (plan->has_linux64) {
+        plan->linux64_entry = entry;
     } else {
-        plan->linux64_entry = 0; /* it starts with paging on, as no boot protocol does */
+        if (!virt && entry != 0)
+            return TN_LOADER_ENTRY;
+        if (!plan->has_pvh) /* a virtual entry wants paging as no boot protocol sets it up */
+            return TN_LOADER_ENTRY_VIRTUAL;
     }
-    plan->format = TN_LOADER_ELF64;
+    /*@ assert tn_loader_segs_ok(plan, len); */
     i = plan->nsegs - 1;
     plan->init_size = plan->seg[i].gpa - plan->seg[0].gpa + plan->seg[i].mem_size;
-    plan->initrd_max = 0x37ffffff; /* what Linux always could, see initrd_addr_max */
-    plan->cmdline_max = 2047;      /* x86's COMMAND_LINE_SIZE without the NUL */
+    /*@ assert \forall integer k; 0 <= k < plan->nsegs ==>
+          tn_loader_seg_ok(&plan->seg[k], len); */
+    /*@ assert tn_loader_segs_ok(plan, len); */
+    /*@ assert plan->has_linux64 != 0 ==> tn_loader_loaded(plan, plan->linux64_entry); */
+    /*@ assert plan->has_pvh != 0 ==> tn_loader_loaded(plan, plan->pvh_entry); */
+    /*@ assert \forall integer k; 0 <= k < plan->nsegs ==>
+          plan->seg[k].gpa + plan->seg[k].mem_size <= plan->seg[0].gpa + plan->init_size; */
     return TN_LOADER_NONE;
 }
 
@@ -773,6 +780,9 @@ static inline uint32_t tn_loader_bzimage_(const volatile uint8_t *image, uint64_
     plan->boot_version = version;
     plan->initrd_max = (uint32_t)tn_get_(image + 0x22c, 4);
     plan->cmdline_max = (uint32_t)tn_get_(image + 0x238, 4);
+    /*@ assert plan->seg[0].gpa <= plan->linux64_entry &&
+          plan->linux64_entry < plan->seg[0].gpa + plan->seg[0].file_size; */
+    /*@ assert tn_loader_segs_ok(plan, len); */
     return TN_LOADER_NONE;
 }
 
@@ -1031,6 +1041,9 @@ TN_API int tn_loader_place(struct tn_loader_plan *plan, const struct tn_loader_r
     plan->linux64_entry = best + (plan->linux64_entry - plan->seg[0].gpa);
     plan->seg[0].gpa = best;
     plan->where = 0;
+    /*@ assert plan->seg[0].gpa <= plan->linux64_entry &&
+          plan->linux64_entry < plan->seg[0].gpa + plan->seg[0].file_size; */
+    /*@ assert tn_loader_segs_ok(plan, SIZE_MAX); */
     return TN_OK;
 }
 

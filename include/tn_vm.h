@@ -64,6 +64,10 @@
 #ifndef TN_VM_H
 #define TN_VM_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1 /* for layer 3; of use only before the first system header */
+#endif
+
 /* -- tenon common block: the same bytes in every header (make check-common) -- */
 /* clang-format off */
 #ifndef TN_COMMON

@@ -46,6 +46,10 @@
 #ifndef TN_VM_X86_H
 #define TN_VM_X86_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1 /* for layer 3; of use only before the first system header */
+#endif
+
 /* -- tenon common block: the same bytes in every header (make check-common) -- */
 /* clang-format off */
 #ifndef TN_COMMON
@@ -172,6 +176,7 @@ TN_API void tn_vm_x86_close(struct tn_vm_x86 *board);
 #define TN_VM_X86_KBD_IRQ    1u
 #define TN_VM_X86_PANIC_PORT 0x505u
 #define TN_VM_X86_PM_PORT    0x600u /* +0 reset, +1 sleep control, +2 sleep status */
+#define TN_VM_X86_BIOS       0xffff0u /* where a CPU in real mode begins after a reset */
 #define TN_VM_X86_RESET      0x01u  /* the value that resets, written to the reset register */
 
 TN_API int tn_vm_x86_ram(uint64_t size, struct tn_loader_range ram[TN_VM_X86_RAM])
@@ -379,6 +384,9 @@ static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
 {
     uint8_t *acpi_at = tn_mem_ptr(mem, TN_BOOT_X86_ACPI, TN_BOOT_X86_ACPI_SIZE);
     uint8_t *mp_at = tn_mem_ptr(mem, TN_BOOT_X86_MPTABLE, TN_BOOT_X86_MPTABLE_SIZE);
+    /* mov $0xfe, %al; out %al, $0x64; 1: hlt; jmp 1b. Linux without EFI on hardware-reduced ACPI
+     * restarts by a jump to the BIOS: ours asks the keyboard controller for a reset. */
+    static const uint8_t bios[] = {0xb0, 0xfe, 0xe6, TN_VM_X86_KBD_PORT + 4, 0xf4, 0xeb, 0xfd};
     struct tn_mptable_cfg mp;
     struct tn_acpi_cfg acpi;
     uint8_t dsdt[1024];
@@ -393,6 +401,8 @@ static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
     mp.gpa = TN_BOOT_X86_MPTABLE;
     mp.cpus = cpus;
     r = tn_mptable_build(&mp, mp_at, TN_BOOT_X86_MPTABLE_SIZE);
+    if (r >= 0)
+        r = tn_mem_write(mem, TN_VM_X86_BIOS, bios, sizeof(bios));
     if (r < 0)
         return r;
     __builtin_memset(&acpi, 0, sizeof(acpi));

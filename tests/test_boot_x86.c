@@ -516,7 +516,6 @@ static void d07_command_line_ends_with_a_zero(void **state)
 
         if (k == 2)
             tn_put_(bz + 0x238, 4, UINT32_MAX); /* cmdline_size: the area is the limit then */
-
         r.cfg.kernel = k ? bz : elf;
         r.cfg.kernel_len = k ? sizeof(bz) : sizeof(elf);
         assert_int_equal(tn_loader_parse(r.cfg.kernel, r.cfg.kernel_len, &plan), 0);
@@ -765,10 +764,10 @@ static void linux64_from_bzimage(void **state)
 
     /* The setup header: its bytes, no more, and a loader's fields in them. */
     memcpy(want, bz + 0x1f1, sizeof(want));
-    tn_put_(want + 0x210 - 0x1f1, 1, 0xff);
-    tn_put_(want + 0x214 - 0x1f1, 4, BZ_PREF);
-    tn_put_(want + 0x228 - 0x1f1, 4, TN_BOOT_X86_CMDLINE);
-    tn_put_(want + 0x250 - 0x1f1, 8, 0);
+    tn_put_(want + (0x210 - 0x1f1), 1, 0xff);
+    tn_put_(want + (0x214 - 0x1f1), 4, BZ_PREF);
+    tn_put_(want + (0x228 - 0x1f1), 4, TN_BOOT_X86_CMDLINE);
+    tn_put_(want + (0x250 - 0x1f1), 8, 0);
     assert_memory_equal(r.host[0] + zp + 0x1f1, want, sizeof(want));
     assert_true(is_zero(r.host[0] + zp + 0x1f1 + sizeof(want), 0x2d0 - 0x1f1 - sizeof(want)));
     assert_true(is_zero(r.host[0] + zp, 0x1e8));

@@ -98,6 +98,7 @@ static void start(const char *guest, uint32_t cpus, enum chips chips)
 {
     static struct tn_kvm_cpuid cpuid;
 
+    alarm(60); /* a guest that sleeps for good would otherwise hang the test */
     memset(&m, 0, sizeof(m));
     m.ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(m.ram != MAP_FAILED);
@@ -130,6 +131,7 @@ static void start(const char *guest, uint32_t cpus, enum chips chips)
 static int stop(void **state)
 {
     (void)state;
+    alarm(0);
     for (uint32_t i = 0; i < m.cpus; i++)
         tn_kvm_vcpu_close(&m.cpu[i]);
     if (m.ram) {

@@ -385,6 +385,7 @@ static void d04_an_entry_outside_is_refused(void **state)
         {E_ENTRY, 8, 0x1003ff, 0, 0},
         {E_ENTRY, 8, 0x200400, TN_EENTRY, TN_LOADER_ENTRY}, /* zeros, not from the file */
         {E_ENTRY, 8, UINT64_MAX, TN_EENTRY, TN_LOADER_ENTRY},
+        {E_ENTRY, 8, 0xffffffff80100400, TN_EENTRY, TN_LOADER_ENTRY}, /* past a virtual end */
         {NOTES + 36 + 16, 4, 0x0fffff, TN_EENTRY, TN_LOADER_PVH_ENTRY},
         {NOTES + 36 + 16, 4, 0x200400, TN_EENTRY, TN_LOADER_PVH_ENTRY},
         {NOTES + 36 + 16, 4, 0xffffffff, TN_EENTRY, TN_LOADER_PVH_ENTRY},

@@ -3,7 +3,7 @@
 
 #include "test.h"
 
-/* What the reader below finds in a table, by the specification and not by the module's constants. */
+/* What the reader below finds in a table, by the specification, not by the module. */
 struct seen {
     unsigned cpus, buses, ioapics, irqs, locals;
     unsigned boot; /* CPUs with the bootstrap flag */

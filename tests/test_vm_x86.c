@@ -191,6 +191,7 @@ static void the_tables_are_found(void **state)
         assert_int_equal(board.info.stage, TN_BOOT_X86_AT_KERNEL);
         assert_memory_equal(ram + TN_BOOT_X86_ACPI, "RSD PTR ", 8);
         assert_memory_equal(ram + TN_BOOT_X86_MPTABLE, "_MP_", 4);
+        assert_memory_equal(ram + 0xffff0, "\xb0\xfe\xe6\x64\xf4", 5); /* the way to a reset */
         for (size_t at = 0; at < TN_MPTABLE_MAX; at++)
             found += memcmp(ram + TN_BOOT_X86_MPTABLE + at, "PCMP", 4) == 0;
         assert_int_equal(found, 1);

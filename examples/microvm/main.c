@@ -41,30 +41,39 @@ struct microvm {
     bool stopping; /* the guest was asked to shut down */
 };
 
-/* Reads a whole file; one that is mapped could shrink under our hands. */
+/* Reads all of an open file; one that is mapped could shrink under our hands. */
+static int read_all(int fd, struct file *out)
+{
+    struct stat st;
+    ssize_t n;
+
+    if (fstat(fd, &st) < 0)
+        return -1;
+    if (!S_ISREG(st.st_mode)) {
+        errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+        return -1;
+    }
+    out->len = 0;
+    out->bytes = malloc((size_t)st.st_size + 1);
+    if (!out->bytes)
+        return -1;
+    do {
+        n = read(fd, out->bytes + out->len, (size_t)st.st_size - out->len);
+        out->len += n > 0 ? (size_t)n : 0;
+    } while (n > 0 || (n < 0 && errno == EINTR));
+    return n < 0 ? -1 : 0;
+}
+
 static int read_file(const char *path, struct file *out)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    ssize_t n = -1;
+    int r = fd < 0 ? -1 : read_all(fd, out);
 
-    if (fd >= 0 && fstat(fd, &st) == 0) {
-        if (!S_ISREG(st.st_mode))
-            errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-        else
-            out->bytes = malloc((size_t)st.st_size + 1);
-    }
-    if (out->bytes) {
-        do {
-            n = read(fd, out->bytes + out->len, (size_t)st.st_size - out->len);
-            out->len += n > 0 ? (size_t)n : 0;
-        } while (n > 0 || (n < 0 && errno == EINTR));
-    }
-    if (n < 0)
+    if (r < 0)
         fprintf(stderr, "microvm: %s: %s\n", path, strerror(errno));
     if (fd >= 0)
         close(fd);
-    return n < 0 ? EXIT_INPUT : -1;
+    return r < 0 ? EXIT_INPUT : -1;
 }
 
 static void on_leave(void *ctx)

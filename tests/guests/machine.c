@@ -4,11 +4,11 @@
  * of whose command line says what to do. It prints the word first.
  *
  *   off, reset, kbd-reset, panic, triple   end the machine that way
- *   idle                                   halt for ever, with interrupts off
- *   spin                                   burn the CPU
- *   count                                  print numbers without end
- *   echo                                   print what is received, until 'q'; then off
- *   ram                                    print the end of RAM below 4 GiB and above; then off
+ *   idle          halt for ever, with interrupts off
+ *   spin          burn the CPU
+ *   count         print numbers without end
+ *   echo          print what is received, until 'q'; then off
+ *   ram           print the end of RAM below 4 GiB and above; then off
  */
 #include <stdint.h>
 
