@@ -144,7 +144,7 @@ static void integer(struct walk *w)
         FZ_ASSERT(v > 0xffffffff);
         return;
     default:
-        FZ_ASSERT(!"an integer");
+        FZ_ASSERT(false && "an integer");
     }
 }
 

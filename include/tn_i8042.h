@@ -159,11 +159,13 @@ struct tn_i8042 {
     bool level; /* what cfg.irq was last told */
 };
 
-/*@ predicate tn_i8042_ok(struct tn_i8042_state *s) =
+/*@ predicate tn_i8042_wants(integer c) = 0x60 <= c <= 0x7f || 0xd1 <= c <= 0xd4;
+    predicate tn_i8042_kbd_wants(integer c) = c == 0xed || c == 0xf0 || c == 0xf3;
+    predicate tn_i8042_ok(struct tn_i8042_state *s) =
       s->version == TN_I8042_VERSION && s->ctr < 128 && s->ctr / 32 % 2 == 1 &&
       s->outport % 2 == 1 &&
-      (s->pending == 0 || 0x60 <= s->pending <= 0x7f || 0xd1 <= s->pending <= 0xd4) &&
-      (s->kbd == 0 || s->kbd == 0xed || s->kbd == 0xf0 || s->kbd == 0xf3) &&
+      (s->pending == 0 || tn_i8042_wants(s->pending)) &&
+      (s->kbd == 0 || tn_i8042_kbd_wants(s->kbd)) &&
       s->command <= 1 && s->full <= 1 && (s->full == 0 ==> s->answer == 0) &&
       s->scanning <= 1 && 1 <= s->set <= 2 && s->leds <= 7 && s->count <= TN_I8042_FIFO &&
       s->zero[0] == 0 && s->zero[1] == 0 && s->zero[2] == 0 &&
@@ -213,6 +215,22 @@ TN_API int tn_i8042_restore(struct tn_i8042 *dev, const struct tn_i8042_state *f
 
 /* All below that works on a struct tn_i8042_state calls nobody; the callbacks are at the end. */
 
+/* Whether a command of the controller's wants a byte. */
+/*@ assigns \nothing;
+    ensures \result != 0 <==> tn_i8042_wants(c); */
+static inline bool tn_i8042_wants_(uint8_t c)
+{
+    return (c >= 0x60 && c <= 0x7f) || (c >= 0xd1 && c <= 0xd4);
+}
+
+/* Whether a command of the keyboard's does: set LEDs, scan code set, typematic rate. */
+/*@ assigns \nothing;
+    ensures \result != 0 <==> tn_i8042_kbd_wants(c); */
+static inline bool tn_i8042_kbd_wants_(uint8_t c)
+{
+    return c == 0xed || c == 0xf0 || c == 0xf3;
+}
+
 /* Whether every field is one that a guest's accesses can lead to. */
 /*@ requires \valid_read(s);
     assigns \nothing;
@@ -222,10 +240,9 @@ static inline bool tn_i8042_valid_(const struct tn_i8042_state *s)
     if (s->version != TN_I8042_VERSION || s->ctr > 127 || s->ctr / 32 % 2 != 1 ||
         s->outport % 2 != 1)
         return false;
-    if (s->pending != 0 && (s->pending < 0x60 || s->pending > 0x7f) &&
-        (s->pending < 0xd1 || s->pending > 0xd4))
+    if (s->pending != 0 && !tn_i8042_wants_(s->pending))
         return false;
-    if (s->kbd != 0 && s->kbd != 0xed && s->kbd != 0xf0 && s->kbd != 0xf3)
+    if (s->kbd != 0 && !tn_i8042_kbd_wants_(s->kbd))
         return false;
     if (s->command > 1 || s->full > 1 || (s->full == 0 && s->answer != 0) || s->scanning > 1 ||
         s->set < 1 || s->set > 2 || s->leds > 7 || s->count > TN_I8042_FIFO)
@@ -411,12 +428,11 @@ static inline uint32_t tn_i8042_obey_(struct tn_i8042_state *s, uint8_t value)
     default:
         break;
     }
-    switch (value) {
-    case 0xed:
-    case 0xf0:
-    case 0xf3:
+    if (tn_i8042_kbd_wants_(value)) {
         s->kbd = value;
         return 0xfa;
+    }
+    switch (value) {
     case 0xee: /* echo */
         return 0xee;
     case 0xf2: /* identify */
@@ -503,7 +519,7 @@ static inline bool tn_i8042_command_(struct tn_i8042_state *s, uint8_t value)
     s->command = 1;
     if (value >= 0xf0) /* pulses the output port's bits 0-3 that are 0 here */
         return value % 2u == 0;
-    if ((value >= 0x60 && value <= 0x7f) || (value >= 0xd1 && value <= 0xd4)) {
+    if (tn_i8042_wants_(value)) {
         s->pending = value;
         return false;
     }

@@ -617,6 +617,45 @@ static inline uint32_t tn_loader_phdr_(const volatile uint8_t *image, uint64_t l
     return tn_loader_add_(plan, paddr, memsz, off, filesz, len);
 }
 
+/* What the segments and notes of a file of len bytes amount to, all of them read. */
+/*@ requires \valid(plan) && tn_loader_segs_ok(plan, len);
+    requires plan->has_linux64 == 0 && plan->relocatable == 0 && plan->detail == 0;
+    requires plan->format != TN_LOADER_BZIMAGE;
+    requires plan->setup_off == 0 && plan->setup_len == 0;
+    requires plan->has_pvh != 0 ==> plan->pvh_entry < 0x100000000;
+    assigns plan->has_linux64, plan->linux64_entry, plan->init_size;
+    ensures \result == 0 ==> tn_loader_plan_ok(plan, len) && plan->detail == 0; */
+static inline uint32_t tn_loader_elf_end_(struct tn_loader_plan *plan, uint64_t len, uint64_t entry,
+                                          bool virt)
+{
+    uint32_t last;
+
+    (void)len; /* for the contract */
+    if (plan->nsegs == 0)
+        return TN_LOADER_SEG_NONE;
+    if (plan->has_pvh && !tn_loader_loaded_(plan, plan->pvh_entry))
+        return TN_LOADER_PVH_ENTRY;
+    plan->has_linux64 = tn_loader_loaded_(plan, entry);
+    if (plan->has_linux64) {
+        plan->linux64_entry = entry;
+    } else {
+        if (!virt && entry != 0)
+            return TN_LOADER_ENTRY;
+        if (!plan->has_pvh) /* a virtual entry wants paging as no boot protocol sets it up */
+            return TN_LOADER_ENTRY_VIRTUAL;
+    }
+    last = plan->nsegs - 1;
+    plan->init_size = plan->seg[last].gpa - plan->seg[0].gpa + plan->seg[last].mem_size;
+    /*@ assert tn_loader_segs_ok(plan, len); */
+    /*@ assert plan->has_linux64 != 0 ==> tn_loader_loaded(plan, plan->linux64_entry); */
+    /*@ assert plan->has_pvh != 0 ==> tn_loader_loaded(plan, plan->pvh_entry); */
+    /*@ assert \forall integer k; 0 <= k < plan->nsegs ==>
+          plan->seg[k].gpa + plan->seg[k].mem_size <= plan->seg[0].gpa + plan->init_size; */
+    /*@ assert plan->seg[0].gpa + plan->init_size <= TN_LOADER_LIMIT; */
+    /*@ assert tn_loader_plan_ok(plan, len); */
+    return TN_LOADER_NONE;
+}
+
 /* The ELF64 whose magic number was seen; the plan is void. */
 /*@ requires \valid_read(image + (0 .. len - 1)) && \valid(plan);
     requires \separated(image + (0 .. len - 1), plan);
@@ -679,30 +718,7 @@ static inline uint32_t tn_loader_elf_(const volatile uint8_t *image, uint64_t le
             return detail;
     }
     plan->where = 0;
-    if (plan->nsegs == 0)
-        return TN_LOADER_SEG_NONE;
-    if (plan->has_pvh && !tn_loader_loaded_(plan, plan->pvh_entry))
-        return TN_LOADER_PVH_ENTRY;
-    plan->has_linux64 = tn_loader_loaded_(plan, entry);
-    if (plan->has_linux64) {
-        plan->linux64_entry = entry;
-    } else {
-        if (!virt && entry != 0)
-            return TN_LOADER_ENTRY;
-        if (!plan->has_pvh) /* a virtual entry wants paging as no boot protocol sets it up */
-            return TN_LOADER_ENTRY_VIRTUAL;
-    }
-    /*@ assert tn_loader_segs_ok(plan, len); */
-    i = plan->nsegs - 1;
-    plan->init_size = plan->seg[i].gpa - plan->seg[0].gpa + plan->seg[i].mem_size;
-    /*@ assert \forall integer k; 0 <= k < plan->nsegs ==>
-          tn_loader_seg_ok(&plan->seg[k], len); */
-    /*@ assert tn_loader_segs_ok(plan, len); */
-    /*@ assert plan->has_linux64 != 0 ==> tn_loader_loaded(plan, plan->linux64_entry); */
-    /*@ assert plan->has_pvh != 0 ==> tn_loader_loaded(plan, plan->pvh_entry); */
-    /*@ assert \forall integer k; 0 <= k < plan->nsegs ==>
-          plan->seg[k].gpa + plan->seg[k].mem_size <= plan->seg[0].gpa + plan->init_size; */
-    return TN_LOADER_NONE;
+    return tn_loader_elf_end_(plan, len, entry, virt);
 }
 
 /* The bzImage whose boot_flag and magic number were seen; the plan is void. */

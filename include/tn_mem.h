@@ -33,8 +33,9 @@
  *   The caller owns the table, the RAM and the bitmaps; all outlive the struct tn_mem.
  *
  * THREADS
- *   Read-only after set-up; every other function may then run on any number of threads. The dirty
- *   bitmap is updated with relaxed atomics.
+ *   tn_mem_init, tn_mem_add and tn_mem_track while no other thread uses it; every other function may
+ *   then run on any number of threads. The dirty bitmap is updated with relaxed atomics and a fence
+ *   on either side, so that a page written while its bit is taken is copied now or next time.
  *
  * CONFIG
  *   none.

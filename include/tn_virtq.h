@@ -494,7 +494,9 @@ struct tn_virtq_walk_ {
     uint32_t readable;     /* iovecs before the first writable element */
     uint32_t readable_len; /* bytes before it */
     uint32_t hint;
-    bool writing; /* a writable element was seen */
+    uint16_t id;    /* of the chain */
+    uint16_t descs; /* of the ring that it takes */
+    bool writing;   /* a writable element was seen */
 };
 
 /*@ predicate tn_virtq_walk_ok(struct tn_virtq_walk_ *w) =
@@ -502,10 +504,7 @@ struct tn_virtq_walk_ {
       w->left <= 32768 && w->readable <= w->count && w->readable_len <= w->total &&
       (!w->writing ==> w->readable == w->count && w->readable_len == w->total);
     predicate tn_virtq_apart(struct tn_mem *m, struct tn_virtq_walk_ *w) =
-      \separated(m, w, m->region + (0 .. m->cap - 1), w->iov + (0 .. w->cap - 1));
-    predicate tn_virtq_iov_ok(struct tn_mem *m, struct tn_iov *v) =
-      \exists integer i, off; 0 <= i < m->count && 0 <= off && 0 < v->len &&
-        off + v->len <= m->region[i].size && v->base == m->region[i].host + off; */
+      \separated(m, w, m->region + (0 .. m->cap - 1), w->iov + (0 .. w->cap - 1)); */
 
 /* The index of the region that holds gpa, or m->count; the hint is tried first. */
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m);
@@ -533,25 +532,19 @@ static inline uint32_t tn_virtq_region_(const struct tn_mem *m, uint32_t hint, u
     assigns w->count, w->hint, w->iov[0 .. w->cap - 1];
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC;
     ensures \old(w->count) <= w->count <= w->cap;
-    ensures len == 0 ==> w->count == \old(w->count);
-    ensures \forall integer k; \old(w->count) <= k < w->count ==>
-      tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k);
-    ensures \forall integer k; 0 <= k < \old(w->count) ==> w->iov[k] == \old(w->iov[k]); */
+    ensures len == 0 ==> w->count == \old(w->count); */
 static inline int tn_virtq_map_(const struct tn_mem *m, struct tn_virtq_walk_ *w, uint64_t addr,
                                 uint64_t len)
 {
     /*@ loop invariant \at(w->count, Pre) <= w->count <= w->cap;
         loop invariant len <= \at(len, Pre);
         loop invariant \at(len, Pre) == 0 ==> w->count == \at(w->count, Pre);
-        loop invariant \forall integer k; \at(w->count, Pre) <= k < w->count ==>
-          tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k);
-        loop invariant \forall integer k; 0 <= k < \at(w->count, Pre) ==>
-          w->iov[k] == \at(w->iov[k], Pre);
         loop assigns addr, len, w->count, w->hint, w->iov[0 .. w->cap - 1];
         loop variant len; */
     while (len > 0) {
         uint32_t i = tn_virtq_region_(m, w->hint, addr);
         const struct tn_mem_region *r;
+        uint8_t *host;
         uint64_t n;
 
         if (i >= m->count)
@@ -560,11 +553,12 @@ static inline int tn_virtq_map_(const struct tn_mem *m, struct tn_virtq_walk_ *w
             return tn_mem_holds(m, addr, len) ? TN_ENOSPC : TN_EADDR;
         r = &m->region[i];
         n = tn_mem_run_(r, addr, len);
-        /*@ assert in: tn_mem_in((struct tn_mem *)m, i, addr, n) && n > 0; */
+        host = r->host + (addr - r->gpa);
+        /*@ assert piece: 0 < n <= len && tn_mem_in((struct tn_mem *)m, i, addr, n) &&
+              \valid(host + (0 .. n - 1)); */
         w->hint = i;
-        w->iov[w->count].base = r->host + (addr - r->gpa);
+        w->iov[w->count].base = host;
         w->iov[w->count].len = (size_t)n;
-        /*@ assert piece: tn_virtq_iov_ok((struct tn_mem *)m, w->iov + w->count); */
         w->count++;
         addr += n;
         len -= n;
@@ -574,90 +568,90 @@ static inline int tn_virtq_map_(const struct tn_mem *m, struct tn_virtq_walk_ *w
 
 /* Checks one element of a chain, of any kind, and appends it (2.6.4.2, 2.7.4.2, 2.7.5.2). */
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && tn_virtq_walk_ok(w);
-    requires tn_virtq_apart((struct tn_mem *)m, w) && \valid_read(d) && \separated(d, w);
-    requires \separated(d, w->iov + (0 .. w->cap - 1));
+    requires tn_virtq_apart((struct tn_mem *)m, w);
     assigns *w, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
     ensures w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
     ensures \result == TN_OK ==> w->left == \old(w->left) - 1;
-    ensures \result == TN_OK && (d->flags & 2) == 0 ==> !\old(w->writing) && !w->writing;
-    ensures \result == TN_OK && (d->flags & 2) != 0 ==> w->writing;
+    ensures \result == TN_OK && (d.flags & 2) == 0 ==> !\old(w->writing) && !w->writing;
+    ensures \result == TN_OK && (d.flags & 2) != 0 ==> w->writing;
     ensures \old(w->writing) ==> w->writing && w->readable == \old(w->readable);
-    ensures \old(w->count) <= w->count;
-    ensures \forall integer k; \old(w->count) <= k < w->count ==>
-      tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k);
-    ensures \forall integer k; 0 <= k < \old(w->count) ==> w->iov[k] == \old(w->iov[k]); */
+    ensures \old(w->count) <= w->count; */
 static inline int tn_virtq_element_(const struct tn_mem *m, struct tn_virtq_walk_ *w,
-                                    const struct tn_virtq_desc_ *d)
+                                    struct tn_virtq_desc_ d)
 {
-    bool write = (d->flags & TN_VIRTQ_DESC_F_WRITE) != 0;
+    bool write = (d.flags & TN_VIRTQ_DESC_F_WRITE) != 0;
     int err;
 
-    if (w->left == 0 || (w->writing && !write) || d->len > UINT32_MAX - w->total)
+    if (w->left == 0 || (w->writing && !write) || d.len > UINT32_MAX - w->total)
         return TN_EPROTO;
     if (write)
         w->writing = true; /* readable and readable_len stay behind from here on */
-    err = tn_virtq_map_(m, w, d->addr, d->len);
+    err = tn_virtq_map_(m, w, d.addr, d.len);
     if (!write)
         w->readable = w->count;
     if (err != TN_OK)
         return err;
     w->left--;
-    w->total += d->len;
+    w->total += d.len;
     if (!write)
         w->readable_len = w->total;
     return TN_OK;
 }
 
-/* The table that an INDIRECT descriptor names, or NULL and why not (2.7.5.3.1, 2.8.19). */
+/* The table that an INDIRECT descriptor names, or NULL (2.7.5.3.1, 2.8.19). */
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && size <= 32768;
-    requires \valid_read(d) && \valid(err) && \separated(err, d, m, m->region + (0 .. m->cap - 1));
-    assigns *err;
-    ensures \result != \null ==> d->len % 16 == 0 && 0 < d->len <= 16 * size &&
-      \valid(\result + (0 .. d->len - 1));
-    ensures \result == \null ==> *err == TN_EPROTO || *err == TN_EADDR; */
-static inline const uint8_t *tn_virtq_table_(const struct tn_mem *m, uint32_t size,
-                                             const struct tn_virtq_desc_ *d, int *err)
+    assigns \nothing;
+    ensures \result != \null ==> d.len % 16 == 0 && 0 < d.len <= 16 * size &&
+      \valid(\result + (0 .. d.len - 1));
+    ensures d.len == 0 || d.len % 16 != 0 || d.len > 16 * size ==> \result == \null; */
+static inline const volatile uint8_t *tn_virtq_table_(const struct tn_mem *m, uint32_t size,
+                                                      struct tn_virtq_desc_ d)
 {
-    const uint8_t *table;
-
-    if (d->len == 0 || d->len % 16u != 0 || d->len / 16u > size) {
-        *err = TN_EPROTO;
+    if (d.len == 0 || d.len % 16u != 0 || d.len / 16u > size)
         return NULL;
-    }
-    table = tn_mem_ptr(m, d->addr, d->len);
-    if (!table)
-        *err = TN_EADDR;
-    return table;
+    return tn_mem_ptr(m, d.addr, d.len);
+}
+
+/* Why there is no table: its length, or where it is. */
+/*@ assigns \nothing;
+    ensures \result == TN_EPROTO || \result == TN_EADDR; */
+static inline int tn_virtq_no_table_(uint32_t size, struct tn_virtq_desc_ d)
+{
+    return d.len == 0 || d.len % 16u != 0 || d.len / 16u > size ? TN_EPROTO : TN_EADDR;
 }
 
 /* Reads a descriptor, once. */
-/*@ requires \valid_read(p + (0 .. 15)) && \valid(d);
-    assigns *d; */
-static inline void tn_virtq_split_desc_(const volatile uint8_t *p, struct tn_virtq_desc_ *d)
+/*@ requires \valid_read(p + (0 .. 15));
+    assigns \nothing; */
+static inline struct tn_virtq_desc_ tn_virtq_split_desc_(const volatile uint8_t *p)
 {
+    struct tn_virtq_desc_ d;
     uint64_t rest;
 
-    d->addr = tn_virtq_get64_(p);
+    d.addr = tn_virtq_get64_(p);
     rest = tn_virtq_get64_(p + 8);
-    d->len = (uint32_t)rest;
-    d->flags = (uint16_t)(rest >> 32);
-    d->next = (uint16_t)(rest >> 48);
+    d.len = (uint32_t)rest;
+    d.flags = (uint16_t)(rest >> 32);
+    d.next = (uint16_t)(rest >> 48);
+    return d;
 }
 
-/*@ requires \valid_read(p + (0 .. 15)) && \valid(d);
-    assigns *d; */
-static inline void tn_virtq_packed_desc_(const volatile uint8_t *p, struct tn_virtq_desc_ *d)
+/*@ requires \valid_read(p + (0 .. 15));
+    assigns \nothing; */
+static inline struct tn_virtq_desc_ tn_virtq_packed_desc_(const volatile uint8_t *p)
 {
+    struct tn_virtq_desc_ d;
     uint64_t rest;
 
-    d->addr = tn_virtq_get64_(p);
+    d.addr = tn_virtq_get64_(p);
     rest = tn_virtq_get64_(p + 8);
-    d->len = (uint32_t)rest;
-    d->next = (uint16_t)(rest >> 32);
-    d->flags = (uint16_t)(rest >> 48);
+    d.len = (uint32_t)rest;
+    d.next = (uint16_t)(rest >> 32);
+    d.flags = (uint16_t)(rest >> 48);
+    return d;
 }
 
 /*
@@ -673,9 +667,7 @@ static inline void tn_virtq_packed_desc_(const volatile uint8_t *p, struct tn_vi
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
     ensures i >= size ==> \result == TN_EPROTO;
-    ensures \result == TN_OK ==> w->left < \old(w->left);
-    ensures \forall integer k; 0 <= k < w->count ==>
-      tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k); */
+    ensures \result == TN_OK ==> w->left < \old(w->left); */
 static inline int tn_virtq_split_(const struct tn_mem *m, const volatile uint8_t *desc,
                                   uint32_t size, uint32_t i, bool indirect,
                                   struct tn_virtq_walk_ *w)
@@ -688,29 +680,27 @@ static inline int tn_virtq_split_(const struct tn_mem *m, const volatile uint8_t
         loop invariant entries <= 32768 && \valid_read(table + (0 .. 16 * entries - 1));
         loop invariant w->left <= \at(w->left, Pre);
         loop invariant i == \at(i, Pre) && entries == size || \at(i, Pre) < size;
-        loop invariant \forall integer k; 0 <= k < w->count ==>
-          tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k);
         loop assigns table, entries, i, indirect, *w, w->iov[0 .. w->cap - 1];
         loop variant 2 * w->left + (indirect ? 1 : 0); */
     for (;;) {
         struct tn_virtq_desc_ d;
-        int err = TN_OK;
+        int err;
 
         if (i >= entries)
             return TN_EPROTO;
-        tn_virtq_split_desc_(table + 16 * (size_t)i, &d);
+        d = tn_virtq_split_desc_(table + 16 * (size_t)i);
         if (d.flags & TN_VIRTQ_DESC_F_INDIRECT) {
             if (!indirect || (d.flags & TN_VIRTQ_DESC_F_NEXT))
                 return TN_EPROTO;
-            table = tn_virtq_table_(m, size, &d, &err);
+            table = tn_virtq_table_(m, size, d);
             if (!table)
-                return err;
+                return tn_virtq_no_table_(size, d);
             entries = d.len / 16u;
             i = 0;
             indirect = false;
             continue;
         }
-        err = tn_virtq_element_(m, w, &d);
+        err = tn_virtq_element_(m, w, d);
         if (err != TN_OK)
             return err;
         if (!(d.flags & TN_VIRTQ_DESC_F_NEXT))
@@ -737,27 +727,23 @@ static inline bool tn_virtq_is_avail_(uint16_t flags, uint16_t at)
     ensures w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
-    ensures \result == TN_OK ==> w->left == \old(w->left) - entries;
-    ensures \forall integer k; 0 <= k < w->count ==>
-      tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k); */
+    ensures \result == TN_OK ==> w->left == \old(w->left) - entries; */
 static inline int tn_virtq_packed_table_(const struct tn_mem *m, const volatile uint8_t *table,
                                          uint32_t entries, struct tn_virtq_walk_ *w)
 {
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant 0 <= i <= entries && w->left == \at(w->left, Pre) - i;
-        loop invariant \forall integer k; 0 <= k < w->count ==>
-          tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k);
         loop assigns i, *w, w->iov[0 .. w->cap - 1];
         loop variant entries - i; */
     for (uint32_t i = 0; i < entries; i++) {
         struct tn_virtq_desc_ d;
         int err;
 
-        tn_virtq_packed_desc_(table + 16 * (size_t)i, &d);
+        d = tn_virtq_packed_desc_(table + 16 * (size_t)i);
         if (d.flags & TN_VIRTQ_DESC_F_INDIRECT) /* all other flags but WRITE are ignored */
             return TN_EPROTO;
-        err = tn_virtq_element_(m, w, &d);
+        err = tn_virtq_element_(m, w, d);
         if (err != TN_OK)
             return err;
     }
@@ -766,44 +752,36 @@ static inline int tn_virtq_packed_table_(const struct tn_mem *m, const volatile 
 
 /*
  * Walks the list whose first descriptor is at position at of a packed ring of size, room of which
- * are the driver's. Returns TN_OK, and the buffer id and how many descriptors it took.
+ * are the driver's. The buffer id is that of the last descriptor.
  */
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && tn_virtq_walk_ok(w);
     requires tn_virtq_apart((struct tn_mem *)m, w) && 0 < size <= 32768 && room <= size;
-    requires at % 32768 < size && w->count == 0 && \valid(id) && \valid(descs);
-    requires \valid_read(desc + (0 .. 16 * size - 1)) && \separated(id, descs, w, m);
-    requires \separated(id, w->iov + (0 .. w->cap - 1)) &&
-      \separated(descs, w->iov + (0 .. w->cap - 1)) &&
-      \separated(id, m->region + (0 .. m->cap - 1)) &&
-      \separated(descs, m->region + (0 .. m->cap - 1));
-    assigns *w, w->iov[0 .. w->cap - 1], *id, *descs;
+    requires at % 32768 < size && w->count == 0;
+    requires \valid_read(desc + (0 .. 16 * size - 1));
+    assigns *w, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
-    ensures \result == TN_OK ==> *id < size && 1 <= *descs <= room;
-    ensures room == 0 ==> \result == TN_EPROTO;
-    ensures \forall integer k; 0 <= k < w->count ==>
-      tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k); */
+    ensures \result == TN_OK ==> w->id < size && 1 <= w->descs <= room;
+    ensures room == 0 ==> \result == TN_EPROTO; */
 static inline int tn_virtq_packed_(const struct tn_mem *m, const volatile uint8_t *desc,
                                    uint32_t size, uint16_t at, uint32_t room, bool indirect,
-                                   struct tn_virtq_walk_ *w, uint16_t *id, uint16_t *descs)
+                                   struct tn_virtq_walk_ *w)
 {
     uint32_t n = 0;
 
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant n <= room && at % 32768 < size && (n == 0 ==> w->count == 0);
-        loop invariant \forall integer k; 0 <= k < w->count ==>
-          tn_virtq_iov_ok((struct tn_mem *)m, w->iov + k);
-        loop assigns n, at, *w, w->iov[0 .. w->cap - 1], *id, *descs;
+        loop assigns n, at, *w, w->iov[0 .. w->cap - 1];
         loop variant room - n; */
     for (;;) {
         struct tn_virtq_desc_ d;
-        int err = TN_OK;
+        int err;
 
         if (n >= room)
             return TN_EPROTO;
-        tn_virtq_packed_desc_(desc + 16 * (size_t)(at % 32768u), &d);
+        d = tn_virtq_packed_desc_(desc + 16 * (size_t)(at % 32768u));
         if (!tn_virtq_is_avail_(d.flags, at))
             return TN_EPROTO;
         n++;
@@ -812,20 +790,20 @@ static inline int tn_virtq_packed_(const struct tn_mem *m, const volatile uint8_
 
             if (!indirect || n > 1 || (d.flags & TN_VIRTQ_DESC_F_NEXT))
                 return TN_EPROTO;
-            table = tn_virtq_table_(m, size, &d, &err);
+            table = tn_virtq_table_(m, size, d);
             if (!table)
-                return err;
+                return tn_virtq_no_table_(size, d);
             err = tn_virtq_packed_table_(m, table, d.len / 16u, w);
         } else {
-            err = tn_virtq_element_(m, w, &d);
+            err = tn_virtq_element_(m, w, d);
         }
         if (err != TN_OK)
             return err;
         if (!(d.flags & TN_VIRTQ_DESC_F_NEXT)) {
             if (d.next >= size)
                 return TN_EPROTO;
-            *id = d.next;
-            *descs = (uint16_t)n;
+            w->id = d.next;
+            w->descs = (uint16_t)n;
             return TN_OK;
         }
         at = tn_virtq_advance_(size, at, 1);
@@ -1021,7 +999,6 @@ TN_API int tn_virtq_pop(struct tn_virtq *q, struct tn_virtq_chain *chain, struct
 {
     struct tn_virtq_walk_ w;
     uint32_t size = q->cfg.size, in_flight;
-    uint16_t id = 0, descs = 1;
     int err;
 
     tn_virtq_no_chain_(chain);
@@ -1038,12 +1015,14 @@ TN_API int tn_virtq_pop(struct tn_virtq *q, struct tn_virtq_chain *chain, struct
     w.readable = 0;
     w.readable_len = 0;
     w.hint = q->hint;
+    w.id = 0;
+    w.descs = 1;
     w.writing = false;
     if (q->cfg.packed) {
         if (!tn_virtq_more_(q))
             return 0;
         err = tn_virtq_packed_(q->mem, q->desc, size, q->next_avail, size - in_flight,
-                               q->cfg.indirect, &w, &id, &descs);
+                               q->cfg.indirect, &w);
     } else {
         if (q->avail_idx == q->next_avail) {
             uint16_t idx = tn_virtq_get16_(q->driver + 2);
@@ -1055,8 +1034,8 @@ TN_API int tn_virtq_pop(struct tn_virtq *q, struct tn_virtq_chain *chain, struct
                 return err;
             q->avail_idx = idx;
         }
-        id = tn_virtq_get16_(q->driver + 4 + 2 * (size_t)tn_virtq_slot_(size, q->next_avail));
-        err = tn_virtq_split_(q->mem, q->desc, size, id, q->cfg.indirect, &w);
+        w.id = tn_virtq_get16_(q->driver + 4 + 2 * (size_t)tn_virtq_slot_(size, q->next_avail));
+        err = tn_virtq_split_(q->mem, q->desc, size, w.id, q->cfg.indirect, &w);
     }
     if (err != TN_OK) {
         uint32_t i;
@@ -1075,11 +1054,11 @@ TN_API int tn_virtq_pop(struct tn_virtq *q, struct tn_virtq_chain *chain, struct
     chain->writable_len = w.total - w.readable_len;
     chain->readable = (uint16_t)w.readable;
     chain->writable = (uint16_t)(w.count - w.readable);
-    chain->id = id;
-    chain->descs = descs;
+    chain->id = w.id;
+    chain->descs = w.descs;
     chain->at = q->next_avail;
     chain->generation = q->generation;
-    q->next_avail = tn_virtq_step_(q, q->next_avail, descs);
+    q->next_avail = tn_virtq_step_(q, q->next_avail, w.descs);
     return 1;
 }
 

@@ -175,9 +175,9 @@ TN_API void tn_vm_x86_close(struct tn_vm_x86 *board);
 #define TN_VM_X86_KBD_PORT   0x60u
 #define TN_VM_X86_KBD_IRQ    1u
 #define TN_VM_X86_PANIC_PORT 0x505u
-#define TN_VM_X86_PM_PORT    0x600u /* +0 reset, +1 sleep control, +2 sleep status */
+#define TN_VM_X86_PM_PORT    0x600u   /* +0 reset, +1 sleep control, +2 sleep status */
 #define TN_VM_X86_BIOS       0xffff0u /* where a CPU in real mode begins after a reset */
-#define TN_VM_X86_RESET      0x01u  /* the value that resets, written to the reset register */
+#define TN_VM_X86_RESET      0x01u    /* the value that resets, written to the reset register */
 
 TN_API int tn_vm_x86_ram(uint64_t size, struct tn_loader_range ram[TN_VM_X86_RAM])
 {

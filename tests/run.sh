@@ -12,6 +12,12 @@ mkdir -p "$log"
 # emit NAME < TAP: keeps the result lines, each with the name of its suite, and shows what failed.
 emit() {
     awk -v suite="$1" '
+        /^# skipped: / { reason = substr($0, 12) }
+        /^not ok [0-9]+ # SKIP / { # as cmocka has it
+            print "ok - " suite ": " $6 " # SKIP " reason
+            reason = bad = ""
+            next
+        }
         /^ok |^not ok / {
             line = $0
             sub(/^(not )?ok [0-9]* *-? */, "", line)
@@ -41,7 +47,7 @@ program() {
 step() {
     local suite=$1 name=$2 out
     shift 2
-    out=$log/$suite-$(echo "$name" | tr ' /' '__').log
+    out=$log/$(echo "$suite-$name" | tr ' /' '__').log
     if timeout "${LIMIT:-900}" "$@" >"$out" 2>&1; then
         echo "ok - $suite: $name" >>"$tap"
     else

@@ -16,6 +16,14 @@
 
 #include <cmocka.h>
 
+/* Ends a test that can't run here; tests/run.sh shows the reason with the test's name. */
+#define SKIP(reason)                         \
+    do {                                     \
+        printf("# skipped: %s\n", (reason)); \
+        fflush(stdout);                      \
+        skip();                              \
+    } while (0)
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* xorshift64*: the same numbers on every run and every host. */

@@ -553,8 +553,7 @@ static void iasl_reads_them_and_makes_them_again(void **state)
 
     (void)state;
     if (!runs("iasl -v >/dev/null 2>&1")) {
-        print_message("skipped: iasl (Debian's acpica-tools) is not installed\n");
-        skip();
+        SKIP("iasl (Debian's acpica-tools) is not installed");
     }
     assert_non_null(mkdtemp(dir));
     for (size_t i = 0; i < COUNT(cpus); i++) {

@@ -270,7 +270,7 @@ static void offsets_are_the_kernels(void **state)
     assert_int_equal(sizeof(struct boot_params), 4096);
     assert_true(TN_BOOT_X86_E820_MAX <= E820_MAX_ENTRIES_ZEROPAGE);
 #else
-    skip();
+    SKIP("only on x86-64 Linux");
 #endif
 }
 
@@ -935,8 +935,7 @@ static uint32_t run(const struct rig *r)
     uint32_t value;
 
     if (kvm < 0) {
-        print_message("skipped: no /dev/kvm\n");
-        skip();
+        SKIP("/dev/kvm is missing or may not be opened");
     }
     vm = ioctl(kvm, KVM_CREATE_VM, 0);
     assert_true(vm >= 0);
@@ -1008,7 +1007,7 @@ static void a_cpu_enters_linux64(void **state)
     assert_int_equal(run(&r), 0x53726448 + 5);
     rig_down(&r);
 #else
-    skip();
+    SKIP("only on x86-64 Linux");
 #endif
 }
 
@@ -1036,7 +1035,7 @@ static void a_cpu_enters_pvh(void **state)
     assert_int_equal(run(&r), 0x336ec578);
     rig_down(&r);
 #else
-    skip();
+    SKIP("only on x86-64 Linux");
 #endif
 }
 

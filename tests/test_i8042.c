@@ -403,7 +403,7 @@ static void linux_finds_a_keyboard_and_no_mouse(void **state)
     assert_true(ctr & TN_I8042_CTR_XLATE);
     assert_true(status(&r) & TN_I8042_STATUS_KEYLOCK);
     command(&r, 0x60);
-    put(&r, (ctr | TN_I8042_CTR_KBDDIS) & ~TN_I8042_CTR_KBDINT);
+    put(&r, (ctr | TN_I8042_CTR_KBDDIS) & (0xffu ^ TN_I8042_CTR_KBDINT));
     /* The mouse's loopback: the byte comes, but not as the mouse's; then its test fails. */
     command(&r, 0xd3);
     put(&r, 0x5a);

@@ -53,13 +53,13 @@ static bool no_kvm(const char *name)
 {
     if (kvm.fd >= 0)
         return false;
-    print_message("[ SKIPPED  ] %s: no usable /dev/kvm\n", name);
+    (void)name;
     return true;
 }
-#define NEED_KVM()            \
-    do {                      \
-        if (no_kvm(__func__)) \
-            skip();           \
+#define NEED_KVM()                                            \
+    do {                                                      \
+        if (no_kvm(__func__))                                 \
+            SKIP("/dev/kvm is missing or may not be opened"); \
     } while (0)
 
 static void load(const char *name)
@@ -1112,7 +1112,7 @@ static void the_dirty_log_can_be_cleared_in_parts(void **state)
     (void)state;
     NEED_KVM();
     if ((tn_kvm_cap(&kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & 1) == 0)
-        skip();
+        SKIP("this KVM clears its dirty log at once only");
     start("dirty", 1, NO_CHIPS);
     assert_int_equal(tn_kvm_enable_cap(&m.vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1), 0);
     run(&e);
@@ -1530,7 +1530,7 @@ static void time_stamp_counter(void **state)
     assert_int_equal(tn_kvm_x86_set_tsc_khz(&m.cpu[0], (uint32_t)khz), 0);
     assert_int_equal(tn_kvm_has_attr(m.cpu[0].fd, 0xffff, 0), 0);
     if (tn_kvm_has_attr(m.cpu[0].fd, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET) != 1)
-        skip();
+        SKIP("this KVM has no TSC offset attribute");
     assert_int_equal(tn_kvm_x86_get_tsc_offset(&m.cpu[0], &offset), 0);
     assert_int_equal(tn_kvm_x86_set_tsc_offset(&m.cpu[0], offset - 12345), 0);
     assert_int_equal(tn_kvm_x86_get_tsc_offset(&m.cpu[0], &again), 0);

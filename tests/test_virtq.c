@@ -1572,7 +1572,7 @@ static void a31_the_model_agrees(void **state)
 {
     static const unsigned split[] = {1, 2, 4, 8, 64, 256, 1024, 8192};
     static const unsigned packed[] = {1, 2, 3, 5, 7, 8, 13, 100, 255, 256, 257, 1000, 20000};
-    uint64_t seed = 0x5eed, each = getenv("TENON_LONG") ? 120000 : 8000, ops = 0;
+    uint64_t seed = 0x5eed, each = getenv("TENON_LONG") ? 120000 : 12000, ops = 0;
     struct rig r;
 
     (void)state;

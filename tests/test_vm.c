@@ -62,10 +62,8 @@ static int machines_teardown(void **state)
 
 static void bench_open(struct bench *b, const char *word)
 {
-    if (missing) {
-        print_message("skipped: %s\n", missing);
-        skip();
-    }
+    if (missing)
+        SKIP(missing);
     memset(b, 0, sizeof(*b));
     assert_int_equal(tn_loop_init(&b->loop), 0);
     assert_int_equal(pipe2(b->in, O_CLOEXEC | O_NONBLOCK), 0);
