@@ -51,7 +51,7 @@ help: ## this list
 	@echo 'make TARGET [BUILD=dir] [STATIC=1] [CROSS=prefix-] [V=1]'
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
-# ---- what is built --------------------------------------------------------------------------------
+# ---- what is built ----
 
 lib: $(BUILD)/libtenon.a $(BUILD)/tenon.pc ## libtenon.a and tenon.pc
 
@@ -133,12 +133,12 @@ $(BUILD)/guests/%.elf: tests/guests/%.c | deps-build
 
 guests: $(GUESTS:%=$(BUILD)/guests/%.bin) $(ELFS:%=$(BUILD)/guests/%.elf)
 
-# ---- running Linux --------------------------------------------------------------------------------
+# ---- running Linux ----
 
 run: deps-testbed $(BUILD)/bin/microvm ## boot a stock Linux in the reference microVM
 	$(Q)tests/testbed/run-linux
 
-# ---- evidence -------------------------------------------------------------------------------------
+# ---- evidence ----
 
 test: deps-check deps-testbed unit-programs ## every test; ends with "N passed, N failed"
 	$(Q)tests/run.sh check unit replay cli linux
@@ -171,13 +171,14 @@ prove: deps-prove ## discharge the contracts with Frama-C WP
 prove-mutants: deps-prove ## each mutant must break a proof
 	$(Q)tests/proof/mutants.sh
 
-coverage: $(UNITS:%=$(BUILD)/cov/%) $(FUZZERS:%=$(BUILD)/covfuzz/%) guests ## line coverage per header
+COVERED := $(UNITS:%=$(BUILD)/cov/%) $(FUZZERS:%=$(BUILD)/covfuzz/%)
+coverage: $(COVERED) guests ## line coverage per header
 	$(Q)tests/coverage.sh
 
-bench: $(BENCHES:%=$(BUILD)/bench/%) deps-bench $(BUILD)/bin/microvm guests ## ratios against peers and floors
+bench: deps-bench $(BENCHES:%=$(BUILD)/bench/%) $(BUILD)/bin/microvm guests ## ratios, with budgets
 	$(Q)tests/bench/run.sh $(BENCHES)
 
-# ---- housekeeping ---------------------------------------------------------------------------------
+# ---- housekeeping ----
 
 install: lib ## headers, libtenon.a, tenon.pc to DESTDIR/PREFIX
 	$(Q)install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig

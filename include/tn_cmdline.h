@@ -157,7 +157,7 @@ static inline size_t tn_cmdline_room_(const struct tn_cmdline *c)
     return c->cap > 0 ? c->cap - 1 - c->len : 0;
 }
 
-/* Puts n bytes in at `at` and moves what follows, NUL included, up. The caller has seen the room. */
+/* Puts n bytes in at `at` and moves what follows, NUL included, up. The caller saw the room. */
 /*@ requires \valid(c) && tn_cmdline_ok(c);
     requires at <= c->len && n <= c->cap - 1 - c->len;
     requires \valid_read(src + (0 .. n - 1));

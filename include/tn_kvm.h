@@ -64,7 +64,7 @@
  *   TN_KVM_MAX_ROUTES: capacity of struct tn_kvm_routes, 256.
  *
  * SPEC
- *   Linux, Documentation/virt/kvm/api.rst: section 4, by the names of the ioctls that the functions'
+ *   Linux, Documentation/virt/kvm/api.rst: section 4, by the names of the ioctls the functions'
  *   comments cite; 5 (struct kvm_run); 7 (capabilities that are enabled).
  *
  * LIMITS

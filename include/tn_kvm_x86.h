@@ -47,7 +47,7 @@
  *   none.
  *
  * SPEC
- *   Linux, Documentation/virt/kvm/api.rst, section 4, by the names of the ioctls: tn_kvm_x86_get_regs
+ *   Linux, Documentation/virt/kvm/api.rst, section 4, by the ioctls' names: tn_kvm_x86_get_regs
  *   is KVM_GET_REGS and so on; devices/vcpu.rst section 4 (the TSC's offset).
  *   Intel SDM vol. 2A CPUID (leaves 1, 4, 0bh, 1fh), vol. 3A 11.5.1 (local vector table) and
  *   vol. 4 (MSRs). AMD APM vol. 3 E.4 (leaves 8000_0001h, _0008h, _001dh, _001eh).
@@ -291,7 +291,7 @@ TN_API int tn_kvm_x86_set_clock(struct tn_kvm_vm *vm, const struct kvm_clock_dat
 
 #define TN_KVM_X86_MSR_BATCH 64u /* MSRs per system call: what fits on the stack */
 
-/* What both arrangements of chips need first. KVM makes a memory slot of the TSS, so it comes before
+/* What both arrangements of chips need first. KVM makes a slot of the TSS, so it comes before
  * the chips for the same reason as the guest's slots do. */
 static inline int tn_kvm_x86_vmx_pages_(struct tn_kvm_vm *vm)
 {

@@ -4,7 +4,7 @@
  *
  * WHAT
  *   A table of regions (guest physical address, size, host pointer) and the checked functions that
- *   every other module uses to reach guest RAM: translate, copy in and out, single loads and stores,
+ *   every other module uses to reach guest RAM: translate, copies, single loads and stores,
  *   splitting a buffer at region borders, and an optional dirty bitmap that host writes mark.
  *
  * USAGE
@@ -33,7 +33,7 @@
  *   The caller owns the table, the RAM and the bitmaps; all outlive the struct tn_mem.
  *
  * THREADS
- *   tn_mem_init, tn_mem_add and tn_mem_track while no other thread uses it; every other function may
+ *   tn_mem_init, tn_mem_add and tn_mem_track while no other thread uses it; all others may
  *   then run on any number of threads. The dirty bitmap is updated with relaxed atomics and a fence
  *   on either side, so that a page written while its bit is taken is copied now or next time.
  *
@@ -329,13 +329,13 @@ static inline uint64_t tn_mem_get_(const volatile uint8_t *p, unsigned width)
 
     switch (width) {
     case 1:
-        return *p;
+        return __atomic_load_n(p, __ATOMIC_RELAXED);
     case 2:
-        return *(const volatile tn_mem_u16_ *)at;
+        return __atomic_load_n((const volatile tn_mem_u16_ *)at, __ATOMIC_RELAXED);
     case 4:
-        return *(const volatile tn_mem_u32_ *)at;
+        return __atomic_load_n((const volatile tn_mem_u32_ *)at, __ATOMIC_RELAXED);
     default:
-        return *(const volatile tn_mem_u64_ *)at;
+        return __atomic_load_n((const volatile tn_mem_u64_ *)at, __ATOMIC_RELAXED);
     }
 }
 static inline void tn_mem_put_(volatile uint8_t *p, unsigned width, uint64_t value)
@@ -344,16 +344,16 @@ static inline void tn_mem_put_(volatile uint8_t *p, unsigned width, uint64_t val
 
     switch (width) {
     case 1:
-        *p = (uint8_t)value;
+        __atomic_store_n(p, (uint8_t)value, __ATOMIC_RELAXED);
         break;
     case 2:
-        *(volatile tn_mem_u16_ *)at = (uint16_t)value;
+        __atomic_store_n((volatile tn_mem_u16_ *)at, (uint16_t)value, __ATOMIC_RELAXED);
         break;
     case 4:
-        *(volatile tn_mem_u32_ *)at = (uint32_t)value;
+        __atomic_store_n((volatile tn_mem_u32_ *)at, (uint32_t)value, __ATOMIC_RELAXED);
         break;
     default:
-        *(volatile tn_mem_u64_ *)at = value;
+        __atomic_store_n((volatile tn_mem_u64_ *)at, value, __ATOMIC_RELAXED);
     }
 }
 #endif

@@ -183,7 +183,7 @@ struct tn_virtq {
     uint16_t next_used;
     uint16_t avail_idx;   /* split: the driver's index when it was last looked at */
     uint32_t unsignalled; /* descriptors (packed) or buffers pushed since the last check */
-    uint32_t hint;        /* the region that held the last buffer; checked at each use */
+    uint32_t hint;        /* the region tried first: the largest one at the start */
     uint32_t generation;  /* counts starts and stops */
     int error;            /* why the ring is broken, or 0 */
     bool started;
@@ -526,44 +526,58 @@ static inline uint32_t tn_virtq_region_(const struct tn_mem *m, uint32_t hint, u
     return above - 1;
 }
 
-/* Appends the pieces of [addr, addr + len) that lie in one region each. */
-/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && tn_virtq_walk_ok(w);
-    requires tn_virtq_apart((struct tn_mem *)m, w) && len <= 0xffffffff;
-    assigns w->count, w->hint, w->iov[0 .. w->cap - 1];
-    ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC;
-    ensures \old(w->count) <= w->count <= w->cap;
-    ensures len == 0 ==> w->count == \old(w->count); */
-static inline int tn_virtq_map_(const struct tn_mem *m, struct tn_virtq_walk_ *w, uint64_t addr,
-                                uint64_t len)
+/*@ predicate tn_virtq_free(struct tn_mem *m, struct tn_iov *iov, integer n) =
+      \valid(iov + (0 .. n - 1)) && \separated(m, iov + (0 .. n - 1)) &&
+      \separated(m->region + (0 .. m->cap - 1), iov + (0 .. n - 1)); */
+
+/* Fills one iovec, with bytes that one region holds. */
+/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && n > 0;
+    requires tn_virtq_free((struct tn_mem *)m, v, 1) && \valid(host + (0 .. n - 1));
+    assigns *v;
+    ensures tn_mem_ok((struct tn_mem *)m) && v->base == host && v->len == n; */
+static inline void tn_virtq_put_iov_(const struct tn_mem *m, struct tn_iov *v, uint8_t *host,
+                                     uint64_t n)
 {
-    /*@ loop invariant \at(w->count, Pre) <= w->count <= w->cap;
-        loop invariant len <= \at(len, Pre);
-        loop invariant \at(len, Pre) == 0 ==> w->count == \at(w->count, Pre);
-        loop assigns addr, len, w->count, w->hint, w->iov[0 .. w->cap - 1];
+    (void)m;
+    v->base = host;
+    v->len = (size_t)n;
+}
+
+/* Fills iovecs with the pieces of [addr, addr + len), each in one region. Returns how many. */
+/*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && len <= 0xffffffff;
+    requires tn_virtq_free((struct tn_mem *)m, iov, room) && room <= 65535;
+    assigns iov[0 .. room - 1];
+    ensures tn_mem_ok((struct tn_mem *)m);
+    ensures 0 <= \result <= room || \result == TN_EADDR || \result == TN_ENOSPC;
+    ensures len == 0 ==> \result == 0; */
+static inline int tn_virtq_map_(const struct tn_mem *m, uint32_t hint, uint64_t addr, uint64_t len,
+                                struct tn_iov *iov, uint32_t room)
+{
+    uint32_t count = 0;
+
+    /*@ loop invariant 0 <= count <= room && len <= \at(len, Pre);
+        loop invariant \at(len, Pre) == 0 ==> count == 0;
+        loop invariant tn_mem_ok((struct tn_mem *)m);
+        loop assigns addr, len, hint, count, iov[0 .. room - 1];
         loop variant len; */
     while (len > 0) {
-        uint32_t i = tn_virtq_region_(m, w->hint, addr);
+        uint32_t i = tn_virtq_region_(m, hint, addr);
         const struct tn_mem_region *r;
-        uint8_t *host;
         uint64_t n;
 
         if (i >= m->count)
             return TN_EADDR;
-        if (w->count >= w->cap)
+        if (count >= room)
             return tn_mem_holds(m, addr, len) ? TN_ENOSPC : TN_EADDR;
         r = &m->region[i];
         n = tn_mem_run_(r, addr, len);
-        host = r->host + (addr - r->gpa);
-        /*@ assert piece: 0 < n <= len && tn_mem_in((struct tn_mem *)m, i, addr, n) &&
-              \valid(host + (0 .. n - 1)); */
-        w->hint = i;
-        w->iov[w->count].base = host;
-        w->iov[w->count].len = (size_t)n;
-        w->count++;
+        tn_virtq_put_iov_(m, iov + count, r->host + (addr - r->gpa), n);
+        count++;
+        hint = i + 1; /* the next piece, if there is one */
         addr += n;
         len -= n;
     }
-    return TN_OK;
+    return (int)count;
 }
 
 /* Checks one element of a chain, of any kind, and appends it (2.6.4.2, 2.7.4.2, 2.7.5.2). */
@@ -583,21 +597,22 @@ static inline int tn_virtq_element_(const struct tn_mem *m, struct tn_virtq_walk
                                     struct tn_virtq_desc_ d)
 {
     bool write = (d.flags & TN_VIRTQ_DESC_F_WRITE) != 0;
-    int err;
+    int n;
 
     if (w->left == 0 || (w->writing && !write) || d.len > UINT32_MAX - w->total)
         return TN_EPROTO;
-    if (write)
-        w->writing = true; /* readable and readable_len stay behind from here on */
-    err = tn_virtq_map_(m, w, d.addr, d.len);
-    if (!write)
-        w->readable = w->count;
-    if (err != TN_OK)
-        return err;
+    n = tn_virtq_map_(m, w->hint, d.addr, d.len, w->iov + w->count, w->cap - w->count);
+    if (n < 0)
+        return n;
+    w->count += (uint32_t)n;
     w->left--;
     w->total += d.len;
-    if (!write)
+    if (write) {
+        w->writing = true; /* readable and readable_len stay behind from here on */
+    } else {
+        w->readable = w->count;
         w->readable_len = w->total;
+    }
     return TN_OK;
 }
 
@@ -948,6 +963,7 @@ TN_API int tn_virtq_start(struct tn_virtq *q, const struct tn_mem *mem,
 {
     uint32_t size = cfg->size;
     uint8_t *desc, *driver, *device;
+    uint32_t i;
 
     if (!mem)
         return TN_EINVAL;
@@ -970,6 +986,10 @@ TN_API int tn_virtq_start(struct tn_virtq *q, const struct tn_mem *mem,
     q->avail_idx = 0;
     q->unsignalled = 0;
     q->hint = 0;
+    for (i = 1; i < mem->count; i++) {
+        if (mem->region[i].size > mem->region[q->hint].size)
+            q->hint = i;
+    }
     q->error = TN_OK;
     q->generation++;
     q->started = true;
@@ -1040,7 +1060,7 @@ TN_API int tn_virtq_pop(struct tn_virtq *q, struct tn_virtq_chain *chain, struct
     if (err != TN_OK) {
         uint32_t i;
 
-        for (i = 0; i < w.count; i++) {
+        for (i = 0; i < cap; i++) {
             iov[i].base = NULL;
             iov[i].len = 0;
         }
@@ -1048,7 +1068,6 @@ TN_API int tn_virtq_pop(struct tn_virtq *q, struct tn_virtq_chain *chain, struct
             q->error = err;
         return err;
     }
-    q->hint = w.hint;
     chain->iov = iov;
     chain->readable_len = w.readable_len;
     chain->writable_len = w.total - w.readable_len;

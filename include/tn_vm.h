@@ -614,6 +614,8 @@ TN_API int tn_vm_wait(struct tn_vm *vm, int timeout_ms)
     pthread_mutex_lock(&vm->state_lock);
     r = vm->state == TN_VM_CREATED ? TN_ESTATE : 0;
     while (r == 0 && !tn_vm_over_(vm)) {
+        if (timeout_ms == 0)
+            break;
         if (timeout_ms < 0)
             r = pthread_cond_wait(&vm->state_cond, &vm->state_lock);
         else

@@ -6,9 +6,10 @@ mode="--dry-run --Werror"
 [ "${1:-}" != --fix ] || mode=-i
 # shellcheck disable=SC2086
 find include lib examples fuzz tests -name '*.[ch]' -exec clang-format $mode {} +
-! git ls-files -co --exclude-standard -- ':!fuzz/seeds' ':!*.patch' ':!LICENSE-*' ':!tests/testdata' |
+! git ls-files -co --exclude-standard -- '*.[chS]' '*.md' Makefile |
     while read -r f; do
         [ -f "$f" ] || continue
-        awk -v f="$f" 'length($0) > 100 && !/^\|/ && !/^\/\* prove: / { print f ":" FNR ": over 100 columns" }
+        awk -v f="$f" '
+            length($0) > 100 && !/^\|/ && !/^\/\* prove: / { print f ":" FNR ": over 100 columns" }
             /[ \t]$/ { print f ":" FNR ": blanks at the end" }' "$f"
     done | grep .

@@ -53,7 +53,7 @@
     LAPIC +
         0xf0.endm
 
-            /* Data that enter32 needs, and what enter64 needs on top: put at the end of the guest. */
+            /* Data that enter32 needs, and what enter64 needs on top: at the end of the guest. */
             .macro tables32.balign 8 guest_gdt
     :.quad 0.quad 0x00cf9b000000ffff.quad 0x00cf93000000ffff.quad 0x00af9b000000ffff guest_gdt_ptr
     :.word 31.long guest_gdt
@@ -74,8 +74,8 @@
     IDT + 8 * \vector +
         6.endm
 
-            /* IRET, in 32-bit mode, but for the flags: KVM's emulator, which runs guests where the CPU cannot,
-     * has no IRET there. Whoever was interrupted turns interrupts on again. */
+            /* IRET, in 32-bit mode, but for the flags: KVM's emulator has none there. Whoever was
+     * interrupted turns interrupts on again. */
             .macro from_interrupt lretl $4
             .endm
 
