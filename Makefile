@@ -119,7 +119,7 @@ $(BUILD)/bench/%: tests/bench/bench_%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) -Itests/bench $< -o $@ $(LIBS)
 
-$(BUILD)/guests/%.bin: tests/guests/%.S tests/guests/guest.ld | deps-build
+$(BUILD)/guests/%.bin: tests/guests/%.S tests/guests/guest.ld tests/guests/guest.inc | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,GUEST,$@)gcc -ffreestanding -nostdlib -static -no-pie -Wl,--build-id=none \
 	    -Wl,-T,tests/guests/guest.ld -Wl,--oformat=binary -Iinclude -Itests/guests $< -o $@

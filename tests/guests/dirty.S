@@ -3,7 +3,7 @@
  * Writes one byte to each of some pages from 1 MiB on, reports on PORT_EVENT, writes to others,
  * reports again, and so on: pages 0, 3, 64, 127; then 5; then none; then ends.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .globl _start
 _start:

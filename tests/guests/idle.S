@@ -2,7 +2,7 @@
 /*
  * Nothing to do: says so on PORT_READY, and sleeps for good with interrupts on.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .code16
     .globl _start

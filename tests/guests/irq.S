@@ -4,7 +4,7 @@
  * interrupt. Pin 5 of the I/O APIC is vector 0x35, level-triggered; pin 6 is 0x36, edge. Says so on
  * PORT_READY and sleeps; vector 0x3f ends it.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .globl _start
 _start:

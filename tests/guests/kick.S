@@ -4,7 +4,7 @@
  * double words 7 and 8 to MMIO + 0x50; one to MMIO + 0x60 as byte,
  * word and double word.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .globl _start
 _start:

@@ -2,7 +2,7 @@
 /*
  * A timer's interrupts without PIC or PIT: the local APIC's timer, periodic; ends with the fifth.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .globl _start
 _start:

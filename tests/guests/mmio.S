@@ -4,7 +4,7 @@
  * and reads across the border of two pages, which KVM hands out in two parts; a string move; and a
  * write to memory that the test made read-only, at 0xa0000.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .globl _start
 _start:

@@ -3,7 +3,7 @@
  * A timer's interrupts: the PIT at 200 Hz through the PIC, in real mode; sleeps in HLT between
  * ticks, and ends with the fifth.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .code16
     .globl _start

@@ -3,7 +3,7 @@
  * Ports: OUT and IN of 1, 2, 4 bytes with the port in DX and in the instruction; what IN gave is
  * written back to the next port up by 0x100; then string instructions of all widths.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .code16
     .globl _start

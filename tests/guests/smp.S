@@ -4,7 +4,7 @@
  * processor in it by INIT and a start-up IPI, and waits for it. Each one tells its APIC's id on
  * PORT_EVENT and halts for good. The result is how many CPUs are up, 0xff without an MP table.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .code16
     .globl _start

@@ -3,7 +3,7 @@
  * Busy for good: never exits by itself. Interrupts go on when a byte other than zero is read from
  * PORT_READY first.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .code16
     .globl _start

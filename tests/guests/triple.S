@@ -2,7 +2,7 @@
 /*
  * A triple fault: an undefined instruction, with an IDT that has no entry.
  */
-#include "guest.h"
+#include "guest.inc"
 
     .globl _start
 _start:
