@@ -201,7 +201,7 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 30u:
         return "two segments overlap in guest memory";
     case 31u:
-        return "e_entry is not in what is loaded";
+        return "e_entry is in no segment's bytes from the file";
     case 32u:
         return "e_entry is zero or a virtual address, and there is no PVH entry";
     case 33u:
@@ -211,7 +211,7 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 35u:
         return "a note's n_descsz passes the end of its PT_NOTE";
     case 36u:
-        return "more notes than the limit of 1024";
+        return "more notes in a PT_NOTE than the limit of 1024";
     case 37u:
         return "the PVH note holds neither 4 nor 8 bytes";
     case 38u:
@@ -223,13 +223,13 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 65u:
         return "the file ends inside the bzImage's setup part";
     case 66u:
-        return "the boot protocol is below 2.10";
+        return "the boot protocol is below 2.10, or not 2.x";
     case 67u:
         return "the setup header's length, from its jump, is out of range";
     case 68u:
         return "LOADED_HIGH is clear: a zImage";
     case 69u:
-        return "XLF_KERNEL_64 is clear: a 32-bit kernel";
+        return "XLF_KERNEL_64 is clear: a 32-bit kernel, or one before Linux 3.8";
     case 70u:
         return "syssize passes the end of the file";
     case 71u:
@@ -241,9 +241,9 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 74u:
         return "pref_address is not aligned to kernel_alignment";
     case 75u:
-        return "pref_address + init_size is too high";
+        return "pref_address + init_size is above the limit of 4 GiB, or of 2^52";
     case 96u:
-        return "a segment does not lie in RAM";
+        return "a segment is not whole in one range of RAM";
     case 97u:
         return "a segment overlaps what the machine keeps for itself";
     case 98u:

@@ -583,7 +583,8 @@ static inline int tn_virtq_map_(const struct tn_mem *m, uint32_t hint, uint64_t 
 /* Checks one element of a chain, of any kind, and appends it (2.6.4.2, 2.7.4.2, 2.7.5.2). */
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && tn_virtq_walk_ok(w);
     requires tn_virtq_apart((struct tn_mem *)m, w);
-    assigns *w, w->iov[0 .. w->cap - 1];
+    assigns w->count, w->left, w->total, w->readable, w->readable_len,
+      w->writing, w->id, w->descs, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
     ensures w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
@@ -677,7 +678,8 @@ static inline struct tn_virtq_desc_ tn_virtq_packed_desc_(const volatile uint8_t
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && tn_virtq_walk_ok(w);
     requires tn_virtq_apart((struct tn_mem *)m, w) && size <= 32768;
     requires \valid_read(desc + (0 .. 16 * size - 1)) && w->count == 0;
-    assigns *w, w->iov[0 .. w->cap - 1];
+    assigns w->count, w->left, w->total, w->readable, w->readable_len,
+      w->writing, w->id, w->descs, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
@@ -695,7 +697,8 @@ static inline int tn_virtq_split_(const struct tn_mem *m, const volatile uint8_t
         loop invariant entries <= 32768 && \valid_read(table + (0 .. 16 * entries - 1));
         loop invariant w->left <= \at(w->left, Pre);
         loop invariant i == \at(i, Pre) && entries == size || \at(i, Pre) < size;
-        loop assigns table, entries, i, indirect, *w, w->iov[0 .. w->cap - 1];
+        loop assigns table, entries, i, indirect, w->count, w->left, w->total, w->readable,
+          w->readable_len, w->writing, w->id, w->descs, \at(w->iov, Pre)[0 .. \at(w->cap, Pre) - 1];
         loop variant 2 * w->left + (indirect ? 1 : 0); */
     for (;;) {
         struct tn_virtq_desc_ d;
@@ -737,7 +740,8 @@ static inline bool tn_virtq_is_avail_(uint16_t flags, uint16_t at)
 /*@ requires \valid_read(m) && tn_mem_ok((struct tn_mem *)m) && tn_virtq_walk_ok(w);
     requires tn_virtq_apart((struct tn_mem *)m, w) && 0 < entries <= 32768;
     requires \valid_read(table + (0 .. 16 * entries - 1)) && w->count == 0;
-    assigns *w, w->iov[0 .. w->cap - 1];
+    assigns w->count, w->left, w->total, w->readable, w->readable_len,
+      w->writing, w->id, w->descs, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
     ensures w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
@@ -749,7 +753,8 @@ static inline int tn_virtq_packed_table_(const struct tn_mem *m, const volatile 
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant 0 <= i <= entries && w->left == \at(w->left, Pre) - i;
-        loop assigns i, *w, w->iov[0 .. w->cap - 1];
+        loop assigns i, w->count, w->left, w->total, w->readable, w->readable_len,
+          w->writing, w->id, w->descs, \at(w->iov, Pre)[0 .. \at(w->cap, Pre) - 1];
         loop variant entries - i; */
     for (uint32_t i = 0; i < entries; i++) {
         struct tn_virtq_desc_ d;
@@ -773,7 +778,8 @@ static inline int tn_virtq_packed_table_(const struct tn_mem *m, const volatile 
     requires tn_virtq_apart((struct tn_mem *)m, w) && 0 < size <= 32768 && room <= size;
     requires at % 32768 < size && w->count == 0;
     requires \valid_read(desc + (0 .. 16 * size - 1));
-    assigns *w, w->iov[0 .. w->cap - 1];
+    assigns w->count, w->left, w->total, w->readable, w->readable_len,
+      w->writing, w->id, w->descs, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
@@ -788,7 +794,8 @@ static inline int tn_virtq_packed_(const struct tn_mem *m, const volatile uint8_
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant n <= room && at % 32768 < size && (n == 0 ==> w->count == 0);
-        loop assigns n, at, *w, w->iov[0 .. w->cap - 1];
+        loop assigns n, at, w->count, w->left, w->total, w->readable, w->readable_len,
+          w->writing, w->id, w->descs, \at(w->iov, Pre)[0 .. \at(w->cap, Pre) - 1];
         loop variant room - n; */
     for (;;) {
         struct tn_virtq_desc_ d;
@@ -830,7 +837,8 @@ static inline int tn_virtq_packed_(const struct tn_mem *m, const volatile uint8_
     assigns \nothing;
     ensures \let d = (avail_idx - next_avail) % 65536;
       \let n = d < 0 ? d + 65536 : d;
-      (n + in_flight <= size ==> \result == n) && (n + in_flight > size ==> \result == TN_EPROTO); */
+      (n + in_flight <= size ==> \result == n) &&
+      (n + in_flight > size ==> \result == TN_EPROTO); */
 static inline int tn_virtq_added_(uint32_t size, uint32_t in_flight, uint16_t next_avail,
                                   uint16_t avail_idx)
 {

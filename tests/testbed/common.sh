@@ -44,7 +44,8 @@ microvm() {
         echo "$MICROVM"
         return
     fi
-    ${MAKE:-make} -s -C "$root" STATIC=1 BUILD="$BUILD/static" "$BUILD/static/bin/microvm" >&2 ||
+    MAKEFLAGS='' ${MAKE:-make} -s -C "$root" STATIC=1 BUILD="$BUILD/static" \
+        "$BUILD/static/bin/microvm" "$BUILD/static/bin/twins" >&2 ||
         die "cannot build $BUILD/static/bin/microvm"
     echo "$BUILD/static/bin/microvm"
 }
