@@ -586,6 +586,7 @@ static inline int tn_virtq_map_(const struct tn_mem *m, uint32_t hint, uint64_t 
     assigns w->count, w->left, w->total, w->readable, w->readable_len,
       w->writing, w->id, w->descs, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
+    ensures tn_mem_ok((struct tn_mem *)m);
     ensures w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
@@ -693,6 +694,7 @@ static inline int tn_virtq_split_(const struct tn_mem *m, const volatile uint8_t
     uint32_t entries = size;
 
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
+        loop invariant tn_mem_ok((struct tn_mem *)m);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant entries <= 32768 && \valid_read(table + (0 .. 16 * entries - 1));
         loop invariant w->left <= \at(w->left, Pre);
@@ -743,6 +745,7 @@ static inline bool tn_virtq_is_avail_(uint16_t flags, uint16_t at)
     assigns w->count, w->left, w->total, w->readable, w->readable_len,
       w->writing, w->id, w->descs, w->iov[0 .. w->cap - 1];
     ensures tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
+    ensures tn_mem_ok((struct tn_mem *)m);
     ensures w->iov == \old(w->iov) && w->cap == \old(w->cap);
     ensures \result == TN_OK || \result == TN_EADDR || \result == TN_ENOSPC ||
       \result == TN_EPROTO;
@@ -751,6 +754,7 @@ static inline int tn_virtq_packed_table_(const struct tn_mem *m, const volatile 
                                          uint32_t entries, struct tn_virtq_walk_ *w)
 {
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
+        loop invariant tn_mem_ok((struct tn_mem *)m);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant 0 <= i <= entries && w->left == \at(w->left, Pre) - i;
         loop assigns i, w->count, w->left, w->total, w->readable, w->readable_len,
@@ -792,6 +796,7 @@ static inline int tn_virtq_packed_(const struct tn_mem *m, const volatile uint8_
     uint32_t n = 0;
 
     /*@ loop invariant tn_virtq_walk_ok(w) && tn_virtq_apart((struct tn_mem *)m, w);
+        loop invariant tn_mem_ok((struct tn_mem *)m);
         loop invariant w->iov == \at(w->iov, Pre) && w->cap == \at(w->cap, Pre);
         loop invariant n <= room && at % 32768 < size && (n == 0 ==> w->count == 0);
         loop assigns n, at, w->count, w->left, w->total, w->readable, w->readable_len,
