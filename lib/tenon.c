@@ -15,6 +15,7 @@
 #include "tn_aml.h"
 #include "tn_strerror.h"
 #include "tn_acpi.h"
+#include "tn_virtq.h"
 #include "tn_boot_x86.h"
 #include "tn_hostmem.h"
 #include "tn_loop.h"
