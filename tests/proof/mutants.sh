@@ -1,10 +1,11 @@
 #!/bin/sh
 # Each tests/proof/mutants/MODULE-NAME.patch breaks one header on purpose; the proofs that its first
 # line names ("prove: f g") must then fail. A survivor means a contract that is too weak.
+# Usage: mutants.sh [PREFIX]      only those whose names begin so
 set -eu
 BUILD=${BUILD:-build}
 killed=0 survived=0
-for patch in tests/proof/mutants/*.patch; do
+for patch in tests/proof/mutants/"${1:-}"*.patch; do
     name=$(basename "$patch" .patch)
     tree=$BUILD/mutants/$name
     rm -rf "$tree"
