@@ -28,7 +28,7 @@ newer() {
     done
 }
 
-# once LOCK: waits until no other script of the testbed holds LOCK; it is held until the script ends.
+# once LOCK: waits until no other script of the testbed holds LOCK; held until the script ends.
 once() {
     exec 9>"$bed/$1.lock"
     flock 9
@@ -50,9 +50,9 @@ microvm() {
     echo "$BUILD/static/bin/microvm"
 }
 
-# emulate NAME LIMIT INITRD CHARDEV [OPTION...]: boots the outer Linux (L1), for LIMIT seconds at most
-# (0: for ever). Its console goes to BUILD/testbed/NAME.log; ttyS1, its job's input and output, is
-# CHARDEV; ttyS2, the job's exit status, is the file NAME.status. `max` is the CPU with everything
+# emulate NAME LIMIT INITRD CHARDEV [OPTION...]: boots the outer Linux (L1), for LIMIT seconds at
+# most (0: for ever). Its console goes to BUILD/testbed/NAME.log; ttyS1, its job's input and
+# output, is CHARDEV; ttyS2, the job's exit status, is the file NAME.status. `max` is the CPU with everything
 # that QEMU emulates; SVM has to be asked for.
 emulate() {
     l1=$bed/$1 limit=$2 initrd=$3 chardev=$4
