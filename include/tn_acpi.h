@@ -82,6 +82,7 @@ enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sent
     TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
     TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
     TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+struct tn_iov { uint8_t *base; size_t len; }; /* memory in this process; as struct iovec */
 /*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
 static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
 {
