@@ -7,6 +7,8 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap};
 pub struct Peer {
     mem: GuestMemoryMmap,
     queue: Queue,
+    done: [(u16, u32); 128],
+    taken: usize,
 }
 
 fn region(at: *mut u8, size: usize, gpa: u64) -> GuestRegionMmap {
@@ -44,46 +46,50 @@ pub extern "C" fn peer_new(
     if !queue.is_valid(&mem) {
         return std::ptr::null_mut();
     }
-    Box::into_raw(Box::new(Peer { mem, queue }))
+    Box::into_raw(Box::new(Peer {
+        mem,
+        queue,
+        done: [(0, 0); 128],
+        taken: 0,
+    }))
 }
 
+/// Takes up to `most` chains, and looks at each of their buffers. Returns how many.
 #[no_mangle]
-pub extern "C" fn peer_serve(peer: *mut Peer, batch: u32) -> u32 {
+pub extern "C" fn peer_pop(peer: *mut Peer, most: u32) -> u32 {
     let p = unsafe { &mut *peer };
-    let mut served = 0;
-    let mut done: [(u16, u32); 64] = [(0, 0); 64];
-    loop {
-        let mut n = 0usize;
-        {
-            let iter = match p.queue.iter(&p.mem) {
-                Ok(i) => i,
+    p.taken = 0;
+    let iter = match p.queue.iter(&p.mem) {
+        Ok(i) => i,
+        Err(_) => return 0,
+    };
+    for chain in iter.take((most as usize).min(p.done.len())) {
+        let head = chain.head_index();
+        let mut written = 0u32;
+        for desc in chain {
+            let s = match p.mem.get_slice(desc.addr(), desc.len() as usize) {
+                Ok(s) => s,
                 Err(_) => return 0,
             };
-            for chain in iter.take(batch as usize) {
-                let head = chain.head_index();
-                let mut written = 0u32;
-                for desc in chain {
-                    let s = match p.mem.get_slice(desc.addr(), desc.len() as usize) {
-                        Ok(s) => s,
-                        Err(_) => return 0,
-                    };
-                    std::hint::black_box(s.ptr_guard_mut().as_ptr());
-                    if desc.is_write_only() {
-                        written += desc.len();
-                    }
-                }
-                done[n] = (head, written);
-                n += 1;
+            std::hint::black_box(s.ptr_guard_mut().as_ptr());
+            if desc.is_write_only() {
+                written += desc.len();
             }
         }
-        for i in 0..n {
-            if p.queue.add_used(&p.mem, done[i].0, done[i].1).is_err() {
-                return 0;
-            }
-        }
-        served += n as u32;
-        if n < batch as usize {
-            return served;
+        p.done[p.taken] = (head, written);
+        p.taken += 1;
+    }
+    p.taken as u32
+}
+
+/// Returns what was taken. Returns how many.
+#[no_mangle]
+pub extern "C" fn peer_add_used(peer: *mut Peer) -> u32 {
+    let p = unsafe { &mut *peer };
+    for &(head, written) in &p.done[..p.taken] {
+        if p.queue.add_used(&p.mem, head, written).is_err() {
+            return 0;
         }
     }
+    p.taken as u32
 }
