@@ -29,7 +29,6 @@ HEADERS  := $(wildcard include/tn_*.h)
 EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c)) microvm
 UNITS    := $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c))
 THREADED := $(filter loop vm kvm kvm_x86,$(UNITS))
-PARSERS  := $(filter loader aml cmdline uart i8042 boot_x86,$(UNITS))
 FUZZERS  := $(patsubst fuzz/fuzz_%.c,%,$(wildcard fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/bench_%.c,%,$(wildcard tests/bench/bench_*.c))
 PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))

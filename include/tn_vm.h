@@ -38,16 +38,16 @@
  *   tn_vm_close(&vm);
  *
  * COMPOSITION
- *   Glue over tn_hostmem, tn_mem, tn_kvm and the architecture's board (tn_vm_x86). The modules can
- *   all be used without it.
+ *   Glue over tn_hostmem, tn_mem, tn_kvm, the architecture's board (tn_vm_x86) and the virtio
+ *   devices (tn_vm_devices). The modules can all be used without it.
  *
  * GUEST TRUST
  *   Nothing that a guest does reaches further than its own struct tn_vm: a machine that goes wrong
  *   ends with a reason.
  *
  * MEMORY
- *   The caller owns struct tn_vm, which does not move while it lives; init allocates one array for
- *   the vCPUs and maps the RAM, close frees both.
+ *   The caller owns struct tn_vm, which does not move while it lives; init allocates an array for
+ *   the vCPUs and one for the disks, and maps the RAM; close frees all.
  *
  * THREADS
  *   state_lock guards the life of the machine: start, pause, resume, shutdown, kill and wait may be
@@ -86,6 +86,7 @@ enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sent
     TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
     TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
     TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+struct tn_iov { uint8_t *base; size_t len; }; /* memory in this process; as struct iovec */
 /*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
 static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
 {
@@ -114,6 +115,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include "tn_loop.h"
 #include "tn_mem.h"
 #include "tn_vm_board.h"
+#include "tn_vm_devices.h"
 #include "tn_vm_x86.h"
 
 #ifdef __cplusplus
@@ -163,6 +165,7 @@ struct tn_vm {
     struct tn_mem mem;
     struct tn_mem_region region[TN_VM_X86_RAM];
     struct tn_vm_x86 board;
+    struct tn_vm_devices devices;
     struct tn_vm_cpu *cpu;
     uint32_t cpus;
     int signal;
@@ -183,7 +186,8 @@ struct tn_vm {
  * an error that leaves nothing behind:
  *   TN_EINVAL  memory, cpus or boot outside the limits
  *   TN_ESYS    the host refuses memory, a VM, a vCPU, a descriptor
- *   else what tn_boot_x86_load returned; vm->board.info has where and the detail.
+ *   else what tn_boot_x86_load returned, vm->board.info has where and the detail; or, for the disk
+ *   vm->devices.refused - 1, what tn_file_init or tn_file_overlay_init did.
  */
 TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
                       const struct tn_vm_cfg *cfg);
@@ -231,6 +235,12 @@ TN_API int tn_vm_stop(struct tn_vm *vm, int grace_ms);
  * when it was never started.
  */
 TN_API int tn_vm_wait(struct tn_vm *vm, int timeout_ms);
+
+/*
+ * The terminal of hvc0 has another size now. Nothing on a machine without one. On the loop's
+ * thread.
+ */
+TN_API void tn_vm_resize(struct tn_vm *vm, uint16_t cols, uint16_t rows);
 
 /*
  * The machine's state, enum tn_vm_state.
@@ -453,6 +463,7 @@ TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop
                       const struct tn_vm_cfg *cfg)
 {
     uint32_t cpus = cfg->cpus ? cfg->cpus : 1;
+    struct tn_vm_place place;
     pthread_condattr_t clock;
     int r, saved;
 
@@ -481,6 +492,10 @@ TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop
         r = tn_vm_kvm_(vm, cpus);
     if (r >= 0)
         r = tn_vm_x86_devices(&vm->board, cfg, loop);
+    if (r >= 0) {
+        tn_vm_x86_place(&vm->board, &place);
+        r = tn_vm_devices_init(&vm->devices, cfg, &vm->mem, loop, &place);
+    }
     if (r >= 0)
         return TN_OK;
     saved = errno;
@@ -639,6 +654,17 @@ TN_API int tn_vm_stop(struct tn_vm *vm, int grace_ms)
     return r;
 }
 
+TN_API void tn_vm_resize(struct tn_vm *vm, uint16_t cols, uint16_t rows)
+{
+    struct tn_vm_hvc *hvc = &vm->devices.hvc;
+
+    if (!vm->open || !hvc->slot.v)
+        return;
+    pthread_mutex_lock(&hvc->slot.lock);
+    tn_virtio_console_resize(&hvc->model, cols, rows);
+    pthread_mutex_unlock(&hvc->slot.lock);
+}
+
 TN_API uint32_t tn_vm_state_read(struct tn_vm *vm)
 {
     uint32_t state;
@@ -660,6 +686,7 @@ TN_API void tn_vm_close(struct tn_vm *vm)
         if (vm->cpu[i].joinable)
             pthread_join(vm->cpu[i].thread, NULL);
     }
+    tn_vm_devices_close(&vm->devices);
     tn_vm_x86_close(&vm->board);
     tn_loop_event_close(&vm->ended);
     for (uint32_t i = 0; i < vm->cpus; i++)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * tn_vm_board - what the boards of all architectures share: the machine's description, how it can
- * end, and the console's bytes between a serial port and file descriptors.
+ * end, and the console's bytes between a port and file descriptors.
  *
  * WHAT
  *   struct tn_vm_cfg says what a machine is made of, enum tn_vm_reason how its run ended. The
- *   console joins a tn_uart to an input and an output descriptor (a terminal, a pipe, a
- *   pseudo-terminal, a file) through an event loop: input is read only while the receiver has room;
- *   output that the descriptor does not take waits in the transmitter, and the guest waits with it.
- *   Nothing is lost, nothing grows.
+ *   console joins a port, a tn_uart or a tn_virtio_console, to an input and an output descriptor (a
+ *   terminal, a pipe, a pseudo-terminal, a file) through an event loop: input is read only while
+ *   the receiver has room; output that the descriptor does not take waits in the transmitter, and
+ *   the guest waits with it. Nothing is lost, nothing grows.
  *
  * USAGE
  *   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -25,16 +25,18 @@
  *   struct tn_uart_cfg cfg = {&con, tn_vm_console_tx, irq, tn_vm_console_room, false};
  *
  *   tn_uart_init(&uart, &cfg);
- *   if (tn_loop_init(&loop) < 0 || tn_vm_console_init(&con, &uart, &lock, &loop, 0, 1) < 0)
+ *   if (tn_loop_init(&loop) < 0)
  *       return 1;
+ *   if (tn_vm_console_init(&con, &tn_vm_uart_port, &uart, &lock, &loop, 0, 1) < 0)
+ *       return 2;
  *   tn_loop_run(&loop);
  *
  * COMPOSITION
  *   tn_vm takes the description; tn_vm_x86 (and each further board) holds a console for its first
- *   serial port.
+ *   serial port, tn_vm_devices one for hvc0.
  *
  * GUEST TRUST
- *   The guest chooses what is written and when, never how much is kept: 16 bytes.
+ *   The guest chooses what is written and when, never how much is kept: nothing, here.
  *
  * MEMORY
  *   The caller owns everything; init opens one eventfd, close closes it. The two descriptors stay
@@ -76,6 +78,7 @@ enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sent
     TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
     TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
     TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+struct tn_iov { uint8_t *base; size_t len; }; /* memory in this process; as struct iovec */
 /*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
 static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
 {
@@ -98,6 +101,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <unistd.h>
 
 #include "tn_loop.h"
+#include "tn_rate.h"
 #include "tn_uart.h"
 
 #ifdef __cplusplus
@@ -117,6 +121,18 @@ enum tn_vm_reason {
     TN_VM_ERROR     /* KVM or the host failed */
 };
 
+#define TN_VM_MAX_DISKS 16u
+
+/* A disk on a file or block device. What is in it is the guest's: no format is guessed. */
+struct tn_vm_disk_cfg {
+    const char *path;
+    const char *overlay;     /* takes all that is written, made if it is not there; NULL: none */
+    const char *id;          /* what the guest reads as its serial number, 20 bytes; NULL: empty */
+    bool read_only;          /* the guest cannot write */
+    bool direct;             /* past the host's page cache: O_DIRECT */
+    struct tn_rate_cfg rate; /* all 0: no limit */
+};
+
 /* What a machine is made of. Zero means the default where one is named. */
 struct tn_vm_cfg {
     uint64_t memory;       /* bytes of RAM; the board states the limits */
@@ -132,12 +148,52 @@ struct tn_vm_cfg {
     bool console;          /* the first serial port is on the two descriptors below */
     int console_in;        /* -1: none */
     int console_out;       /* -1: none; should be non-blocking; not the same as console_in */
+
+    /* virtio devices, in this order; /dev/vda is the first disk */
+    const struct tn_vm_disk_cfg *disk;
+    uint32_t disks;      /* up to TN_VM_MAX_DISKS */
+    bool virtio_console; /* hvc0 is on the two descriptors below, which are as those above */
+    int virtio_in;
+    int virtio_out;
+    uint16_t cols; /* of hvc0's terminal; 0: not known */
+    uint16_t rows;
+    bool rng;          /* an entropy source */
+    bool packed;       /* offer packed virtqueues */
+    bool no_indirect;  /* do not offer indirect descriptors */
+    bool no_event_idx; /* do not offer event indices */
 };
 
-/* A serial port on descriptors. */
+/* What a console needs of a port's model. The lock is held in each call. */
+struct tn_vm_port_ops {
+    /* Gives the guest bytes; returns how many it took. */
+    size_t (*push)(void *model, const uint8_t *bytes, size_t len);
+    /* How many push would take. */
+    size_t (*room)(void *model);
+    /* Offers the bytes that were refused to the console again. */
+    void (*flush)(void *model);
+};
+
+/* Those of a tn_uart. */
+static inline size_t tn_vm_uart_push_(void *model, const uint8_t *bytes, size_t len)
+{
+    return tn_uart_push((struct tn_uart *)model, bytes, len);
+}
+static inline size_t tn_vm_uart_room_(void *model)
+{
+    return tn_uart_room((const struct tn_uart *)model);
+}
+static inline void tn_vm_uart_flush_(void *model)
+{
+    (void)tn_uart_flush((struct tn_uart *)model);
+}
+static const struct tn_vm_port_ops tn_vm_uart_port = {tn_vm_uart_push_, tn_vm_uart_room_,
+                                                      tn_vm_uart_flush_};
+
+/* A port on descriptors. */
 struct tn_vm_console {
-    struct tn_uart *uart;
-    pthread_mutex_t *lock; /* guards uart and the flags below */
+    const struct tn_vm_port_ops *ops;
+    void *model;
+    pthread_mutex_t *lock; /* guards model and the flags below */
     struct tn_loop *loop;
     struct tn_loop_source in_source;
     struct tn_loop_source out_source;
@@ -151,11 +207,12 @@ struct tn_vm_console {
 };
 
 /*
- * Joins uart, guarded by lock, to the descriptors (-1: none), served by loop. Returns 0, or the
- * loop's error; *c is then closed.
+ * Joins a port's model, guarded by lock, to the descriptors (-1: none), served by loop. Returns 0,
+ * or the loop's error; *c is then closed.
  */
-TN_API int tn_vm_console_init(struct tn_vm_console *c, struct tn_uart *uart, pthread_mutex_t *lock,
-                              struct tn_loop *loop, int in, int out);
+TN_API int tn_vm_console_init(struct tn_vm_console *c, const struct tn_vm_port_ops *ops,
+                              void *model, pthread_mutex_t *lock, struct tn_loop *loop, int in,
+                              int out);
 
 /*
  * Leaves the loop, hands out what the transmitter still holds as far as the output takes it, and
@@ -164,10 +221,12 @@ TN_API int tn_vm_console_init(struct tn_vm_console *c, struct tn_uart *uart, pth
 TN_API void tn_vm_console_close(struct tn_vm_console *c);
 
 /*
- * The two functions that the uart's configuration names; the lock is held.
+ * The functions that the model's configuration names; the lock is held. again: the model has more
+ * output, and is to be flushed after others had their turn.
  */
 TN_API size_t tn_vm_console_tx(void *ctx, const uint8_t *bytes, size_t len);
 TN_API void tn_vm_console_room(void *ctx);
+TN_API void tn_vm_console_again(void *ctx);
 
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
@@ -199,31 +258,39 @@ TN_API void tn_vm_console_room(void *ctx)
         (void)tn_loop_event_signal(&c->wake);
 }
 
+TN_API void tn_vm_console_again(void *ctx)
+{
+    struct tn_vm_console *c = (struct tn_vm_console *)ctx;
+
+    c->out_blocked = true;
+    (void)tn_loop_event_signal(&c->wake);
+}
+
 /* Moves what can be moved, then waits for just what is still needed. On the loop's thread. */
 static inline void tn_vm_console_turn_(struct tn_vm_console *c, bool readable)
 {
-    uint8_t bytes[16];
+    uint8_t bytes[512];
     size_t room;
     bool more = false;
 
     pthread_mutex_lock(c->lock);
     if (c->out_blocked) {
         c->out_blocked = false;
-        (void)tn_uart_flush(c->uart); /* tx sets it again when the output still refuses */
+        c->ops->flush(c->model); /* tx sets it again when the output still refuses */
     }
-    room = tn_uart_room(c->uart);
+    room = c->ops->room(c->model);
     if (c->in >= 0 && (readable || !c->in_polled) && room > 0) {
         ssize_t n = read(c->in, bytes, room < sizeof(bytes) ? room : sizeof(bytes));
 
         if (n > 0) {
-            tn_uart_push(c->uart, bytes, (size_t)n);
+            (void)c->ops->push(c->model, bytes, (size_t)n);
             more = !c->in_polled;
         } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
             if (c->in_polled)
                 (void)tn_loop_remove(c->loop, &c->in_source);
             c->in = -1;
         }
-        room = tn_uart_room(c->uart);
+        room = c->ops->room(c->model);
     }
     if (c->in >= 0 && c->in_polled)
         (void)tn_loop_mod(c->loop, &c->in_source, room > 0 ? (uint32_t)EPOLLIN : 0);
@@ -276,13 +343,15 @@ static inline int tn_vm_console_watch_(struct tn_vm_console *c, struct tn_loop_s
     return r == TN_ESYS && errno == EPERM ? TN_OK : r;
 }
 
-TN_API int tn_vm_console_init(struct tn_vm_console *c, struct tn_uart *uart, pthread_mutex_t *lock,
-                              struct tn_loop *loop, int in, int out)
+TN_API int tn_vm_console_init(struct tn_vm_console *c, const struct tn_vm_port_ops *ops,
+                              void *model, pthread_mutex_t *lock, struct tn_loop *loop, int in,
+                              int out)
 {
     int r;
 
     __builtin_memset(c, 0, sizeof(*c));
-    c->uart = uart;
+    c->ops = ops;
+    c->model = model;
     c->lock = lock;
     c->loop = loop;
     c->in = in;
@@ -312,7 +381,7 @@ TN_API void tn_vm_console_close(struct tn_vm_console *c)
     if (c->out >= 0 && c->out_polled)
         (void)tn_loop_remove(c->loop, &c->out_source);
     pthread_mutex_lock(c->lock);
-    (void)tn_uart_flush(c->uart);
+    c->ops->flush(c->model);
     pthread_mutex_unlock(c->lock);
     c->loop = NULL;
 }

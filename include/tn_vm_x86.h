@@ -14,6 +14,10 @@
  *   0x505             panic notification (PNP id QEMU0001)
  *   0x600-0x602       ACPI reset, sleep control and sleep status registers
  *
+ *   address      gsi  device
+ *   0xd0000000        virtio-mmio, a page for each device that tn_vm_devices makes;
+ *                16.. eight interrupts, edges, which more than eight devices share
+ *
  * USAGE
  *   static struct tn_vm_x86 board;
  *   struct tn_loader_range ram[TN_VM_X86_RAM];
@@ -32,7 +36,8 @@
  *   The caller owns the struct; init to close opens what tn_vm_console does, nothing else.
  *
  * THREADS
- *   device_lock guards every device; tn_vm_x86_access takes it, and runs on any thread.
+ *   tn_vm_x86_access runs on any thread. device_lock guards the devices behind ports, and it takes
+ *   it; those behind MMIO have locks of their own.
  *
  * CONFIG
  *   none.
@@ -68,6 +73,7 @@ enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sent
     TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
     TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
     TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+struct tn_iov { uint8_t *base; size_t len; }; /* memory in this process; as struct iovec */
 /*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
 static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
 {
@@ -84,16 +90,20 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 }
 #endif /* TN_COMMON */
 /* clang-format on */
+#include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 
 #include "tn_acpi.h"
 #include "tn_boot_x86.h"
 #include "tn_bus.h"
+#include "tn_cmdline.h"
 #include "tn_i8042.h"
 #include "tn_kvm.h"
 #include "tn_kvm_x86.h"
 #include "tn_mptable.h"
 #include "tn_vm_board.h"
+#include "tn_vm_devices.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -101,8 +111,9 @@ extern "C" {
 
 /* ---- part 1: the API ---------------------------------------------------------------------- */
 
-#define TN_VM_X86_RAM      2u /* ranges of RAM at most: below and above the hole */
-#define TN_VM_X86_MAX_CPUS 254u
+#define TN_VM_X86_RAM        2u /* ranges of RAM at most: below and above the hole */
+#define TN_VM_X86_MAX_CPUS   254u
+#define TN_VM_X86_MAX_VIRTIO 32u
 
 struct tn_vm_x86 {
     struct tn_kvm_vm *vm; /* for interrupt lines */
@@ -110,7 +121,7 @@ struct tn_vm_x86 {
     struct tn_bus mmio;
     struct tn_bus_range pio_range[16];
     struct tn_bus_range mmio_range[64];
-    pthread_mutex_t device_lock; /* guards the devices below */
+    pthread_mutex_t device_lock; /* guards what is below, down to asked */
     struct tn_uart uart;
     struct tn_i8042 i8042;
     struct tn_vm_console console;
@@ -145,6 +156,11 @@ TN_API int tn_vm_x86_devices(struct tn_vm_x86 *board, const struct tn_vm_cfg *cf
                              struct tn_loop *loop);
 
 /*
+ * Where tn_vm_devices_init is to put the virtio devices; after tn_vm_x86_devices.
+ */
+TN_API void tn_vm_x86_place(struct tn_vm_x86 *board, struct tn_vm_place *out);
+
+/*
  * Gives a new vCPU its CPUID, its MSRs and local APIC, and to the first one its registers.
  */
 TN_API int tn_vm_x86_vcpu(struct tn_vm_x86 *board, const struct tn_kvm *kvm,
@@ -175,7 +191,11 @@ TN_API void tn_vm_x86_close(struct tn_vm_x86 *board);
 #define TN_VM_X86_KBD_PORT   0x60u
 #define TN_VM_X86_KBD_IRQ    1u
 #define TN_VM_X86_PANIC_PORT 0x505u
-#define TN_VM_X86_PM_PORT    0x600u   /* +0 reset, +1 sleep control, +2 sleep status */
+#define TN_VM_X86_PM_PORT    0x600u        /* +0 reset, +1 sleep control, +2 sleep status */
+#define TN_VM_X86_VIRTIO     0xd0000000ull /* the first window, in the hole below 4 GiB */
+#define TN_VM_X86_VIRTIO_GSI 16u
+#define TN_VM_X86_GSIS       24u      /* pins of the I/O APIC */
+#define TN_VM_X86_CMDLINE    8192u    /* bytes of a command line that devices are added to */
 #define TN_VM_X86_BIOS       0xffff0u /* where a CPU in real mode begins after a reset */
 #define TN_VM_X86_RESET      0x01u    /* the value that resets, written to the reset register */
 
@@ -332,12 +352,31 @@ TN_API int tn_vm_x86_devices(struct tn_vm_x86 *board, const struct tn_vm_cfg *cf
         r = tn_bus_add(&board->pio, tn_vm_x86_ports_[i].port, tn_vm_x86_ports_[i].size,
                        tn_vm_x86_ports_[i].ops, board);
     if (r >= 0 && cfg->console)
-        r = tn_vm_console_init(&board->console, &board->uart, &board->device_lock, loop,
-                               cfg->console_in, cfg->console_out);
+        r = tn_vm_console_init(&board->console, &tn_vm_uart_port, &board->uart, &board->device_lock,
+                               loop, cfg->console_in, cfg->console_out);
     return r < 0 ? r : TN_OK;
 }
 
 /* ---- tables and the kernel ---- */
+
+static inline uint64_t tn_vm_x86_window_(uint32_t i)
+{
+    return TN_VM_X86_VIRTIO + (uint64_t)i * TN_VM_PLACE_STRIDE;
+}
+
+static inline uint32_t tn_vm_x86_gsi_(uint32_t i)
+{
+    return TN_VM_X86_VIRTIO_GSI + i % (TN_VM_X86_GSIS - TN_VM_X86_VIRTIO_GSI);
+}
+
+TN_API void tn_vm_x86_place(struct tn_vm_x86 *board, struct tn_vm_place *out)
+{
+    out->vm = board->vm;
+    out->mmio = &board->mmio;
+    out->gpa = TN_VM_X86_VIRTIO;
+    out->gsi = TN_VM_X86_VIRTIO_GSI;
+    out->gsis = TN_VM_X86_GSIS - TN_VM_X86_VIRTIO_GSI;
+}
 
 /* What a guest can't find by itself: ISA devices, one row each. */
 static const struct {
@@ -352,7 +391,7 @@ static const struct {
     {"PNIC", "QEMU0001", {TN_VM_X86_PANIC_PORT, 0}, 1, 0},
 };
 
-static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap)
+static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap, uint32_t virtio)
 {
     struct tn_aml a;
 
@@ -375,12 +414,15 @@ static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap)
         tn_aml_end(&a);
         tn_aml_end(&a);
     }
+    for (uint32_t i = 0; i < virtio; i++)
+        tn_acpi_aml_virtio_mmio(&a, tn_vm_x86_window_(i), TN_VIRTIO_MMIO_SIZE, tn_vm_x86_gsi_(i),
+                                TN_AML_EDGE, i);
     tn_aml_end(&a);
     return tn_aml_finish(&a);
 }
 
 /* Writes the tables that tell the guest of its CPUs and devices. */
-static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
+static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus, uint32_t virtio)
 {
     uint8_t *acpi_at = tn_mem_ptr(mem, TN_BOOT_X86_ACPI, TN_BOOT_X86_ACPI_SIZE);
     uint8_t *mp_at = tn_mem_ptr(mem, TN_BOOT_X86_MPTABLE, TN_BOOT_X86_MPTABLE_SIZE);
@@ -389,8 +431,8 @@ static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
     static const uint8_t bios[] = {0xb0, 0xfe, 0xe6, TN_VM_X86_KBD_PORT + 4, 0xf4, 0xeb, 0xfd};
     struct tn_mptable_cfg mp;
     struct tn_acpi_cfg acpi;
-    uint8_t dsdt[1024];
-    int64_t len = tn_vm_x86_dsdt_(dsdt, sizeof(dsdt));
+    uint8_t dsdt[4096];
+    int64_t len = tn_vm_x86_dsdt_(dsdt, sizeof(dsdt), virtio);
     int r;
 
     if (len < 0)
@@ -400,6 +442,7 @@ static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
     __builtin_memset(&mp, 0, sizeof(mp));
     mp.gpa = TN_BOOT_X86_MPTABLE;
     mp.cpus = cpus;
+    mp.irqs = TN_VM_X86_GSIS;
     r = tn_mptable_build(&mp, mp_at, TN_BOOT_X86_MPTABLE_SIZE);
     if (r >= 0)
         r = tn_mem_write(mem, TN_VM_X86_BIOS, bios, sizeof(bios));
@@ -419,10 +462,34 @@ static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus)
     return tn_acpi_build(&acpi, acpi_at, TN_BOOT_X86_ACPI_SIZE, NULL);
 }
 
+/*
+ * The caller's words, and the devices for kernels that look for them there rather than in the ACPI
+ * tables: virtio_mmio.device=SIZE@ADDRESS:IRQ.
+ */
+static inline int tn_vm_x86_cmdline_(char buf[TN_VM_X86_CMDLINE], const char *words,
+                                     uint32_t virtio)
+{
+    struct tn_cmdline line;
+    int r;
+
+    tn_cmdline_init(&line, buf, TN_VM_X86_CMDLINE);
+    r = tn_cmdline_add_text(&line, words ? words : "");
+    for (uint32_t i = 0; r >= 0 && i < virtio; i++) {
+        char value[48];
+
+        snprintf(value, sizeof(value), "%u@0x%" PRIx64 ":%" PRIu32, TN_VIRTIO_MMIO_SIZE,
+                 tn_vm_x86_window_(i), tn_vm_x86_gsi_(i));
+        r = tn_cmdline_add(&line, "virtio_mmio.device", value);
+    }
+    return r;
+}
+
 TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
                           const struct tn_vm_cfg *cfg)
 {
+    uint32_t virtio = tn_vm_devices_count(cfg);
     struct tn_boot_x86_cfg boot;
+    char cmdline[TN_VM_X86_CMDLINE];
     int r;
 
     __builtin_memset(&boot, 0, sizeof(boot));
@@ -435,7 +502,15 @@ TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
     boot.proto = cfg->boot;
     board->cpus = cfg->cpus ? cfg->cpus : 1;
     boot.rsdp = TN_BOOT_X86_ACPI;
-    r = tn_vm_x86_tables_(mem, board->cpus);
+    if (virtio > TN_VM_X86_MAX_VIRTIO)
+        return TN_EINVAL;
+    r = tn_vm_x86_tables_(mem, board->cpus, virtio);
+    if (r >= 0 && virtio > 0) {
+        boot.cmdline = cmdline;
+        r = tn_vm_x86_cmdline_(cmdline, cfg->cmdline, virtio);
+        if (r < 0)
+            board->info.stage = TN_BOOT_X86_AT_CMDLINE;
+    }
     return r < 0 ? r : tn_boot_x86_load(mem, &boot, &board->boot, &board->info);
 }
 
@@ -467,11 +542,12 @@ TN_API int tn_vm_x86_vcpu(struct tn_vm_x86 *board, const struct tn_kvm *kvm,
 TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_exit *e,
                                  uint32_t hint[2])
 {
-    uint32_t asked;
+    uint32_t asked = TN_VM_NONE;
 
-    pthread_mutex_lock(&board->device_lock);
     if (e->kind == TN_KVM_EXIT_IO) {
         uint8_t *data = e->io.data;
+
+        pthread_mutex_lock(&board->device_lock);
 
         for (uint32_t i = 0; i < e->io.count; i++, data += e->io.size) {
             if (e->io.write)
@@ -481,6 +557,8 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
                 tn_put_(data, e->io.size,
                         tn_bus_read(&board->pio, e->io.port, e->io.size, &hint[0]));
         }
+        asked = board->asked;
+        pthread_mutex_unlock(&board->device_lock);
     } else if (e->mmio.write) {
         (void)tn_bus_write(&board->mmio, e->mmio.gpa, e->mmio.len,
                            tn_get_(e->mmio.data, e->mmio.len), &hint[1]);
@@ -488,8 +566,6 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
         tn_put_(e->mmio.data, e->mmio.len,
                 tn_bus_read(&board->mmio, e->mmio.gpa, e->mmio.len, &hint[1]));
     }
-    asked = board->asked;
-    pthread_mutex_unlock(&board->device_lock);
     return asked;
 }
 

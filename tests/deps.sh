@@ -45,6 +45,7 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         need qemu-system-x86 qemu-system-x86_64
         need busybox-static /var/lib/dpkg/info/busybox-static.list
         need cpio cpio
+        need e2fsprogs /sbin/mke2fs
         need xz-utils xz
         need lz4 lz4
         need zstd zstd

@@ -79,7 +79,9 @@ static void c26_input_waits_for_room(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]), 0);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]),
+        0);
     for (int i = 0; i < 1000; i++) {
         uint8_t byte = (uint8_t)i;
 
@@ -109,7 +111,8 @@ static void output_waits_for_the_reader(void **state)
     (void)state;
     board_open(&b);
     assert_true(fcntl(b.out[1], F_SETPIPE_SZ, 4096) > 0);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, -1, b.out[1]), 0);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, -1, b.out[1]), 0);
     while (sent < 100000 && tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE)
         tn_uart_write(&b.uart, TN_UART_THR, (uint8_t)sent++);
     assert_in_range(sent, 4096, 4200);
@@ -138,7 +141,8 @@ static void close_hands_out_what_waits(void **state)
     (void)state;
     board_open(&b);
     assert_true(fcntl(b.out[1], F_SETPIPE_SZ, 4096) > 0);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, -1, b.out[1]), 0);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, -1, b.out[1]), 0);
     while (tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE)
         tn_uart_write(&b.uart, TN_UART_THR, (uint8_t)sent++);
     got = (size_t)read(b.out[0], drain, 4096);
@@ -158,7 +162,8 @@ static void c21_nothing_spins(void **state)
         int calls = 0;
 
         board_open(&b);
-        assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]),
+        assert_int_equal(tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop,
+                                            b.in[0], b.out[1]),
                          0);
         if (how == 0) {
             close(b.in[1]);
@@ -194,7 +199,8 @@ static void without_descriptors_bytes_are_dropped(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, -1, -1), 0);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, -1, -1), 0);
     for (int i = 0; i < 1000; i++) {
         tn_uart_write(&b.uart, TN_UART_THR, 'x');
         assert_true(tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE);
@@ -208,10 +214,14 @@ static void bad_descriptors_are_refused(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, 987, -1), TN_ESYS);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.in[0]),
-                     TN_EEXIST);
-    assert_int_equal(tn_vm_console_init(&b.con, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]), 0);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, 987, -1), TN_ESYS);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, b.in[0], b.in[0]),
+        TN_EEXIST);
+    assert_int_equal(
+        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]),
+        0);
     board_close(&b);
 }
 

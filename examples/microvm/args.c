@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tn_boot_x86.h"
+#include "tn_cmdline.h"
 #include "tn_vm_x86.h"
 
 static const char help[] =
@@ -22,6 +23,17 @@ static const char help[] =
     "  --console WHERE   the serial port ttyS0: stdio, pty, file:PATH or none; default: stdio\n"
     "  --boot HOW        auto, linux64 or pvh; default: auto (linux64 if the image has it)\n"
     "  --hugepages       back the RAM with the host's pool of 2 MiB pages\n"
+    "  --disk PATH[,...] a disk, a file or block device; the first is /dev/vda; repeatable\n"
+    "       ,ro            the guest cannot write\n"
+    "       ,overlay=FILE  PATH is only read; what is written goes to FILE, made if missing\n"
+    "       ,direct        past the host's page cache (O_DIRECT)\n"
+    "       ,id=TEXT       serial number, 20 bytes at most\n"
+    "       ,rate=SIZE     bytes a second at most; ,iops=N requests a second at most\n"
+    "  --rootfs PATH[,...] as --disk, as /dev/vda, with root=/dev/vda for the kernel\n"
+    "  --virtio-console  the console is hvc0 too: it has the input, both have the output\n"
+    "  --rng             an entropy source, /dev/hwrng\n"
+    "  --ring HOW        virtqueues: split or packed, and ,no-indirect ,no-event-idx;\n"
+    "                    default: split\n"
     "  --version         print the version\n"
     "  --help            print this\n"
     "\n"
@@ -113,25 +125,135 @@ static int parse_boot(const char *value, struct args *out)
     return bad("--boot", value, "auto, linux64 or pvh");
 }
 
+/*
+ * Cuts the next item off a list with commas, in place; a comma of its own is written twice. Returns
+ * it, or NULL at the end.
+ */
+static char *next_item(char **list)
+{
+    char *item = *list, *to = item, *from = item;
+
+    if (!item)
+        return NULL;
+    while (*from && (*from != ',' || from[1] == ',')) {
+        from += *from == ',';
+        *to++ = *from++;
+    }
+    *list = *from ? from + 1 : NULL;
+    *to = 0;
+    return item;
+}
+
+/* The value of "key=value" in item, or NULL. */
+static const char *value_of(const char *item, const char *key)
+{
+    size_t n = strlen(key);
+
+    return strncmp(item, key, n) == 0 && item[n] == '=' ? item + n + 1 : NULL;
+}
+
+static int parse_disk_item(const char *option, const char *item, struct tn_vm_disk_cfg *disk)
+{
+    const char *value;
+
+    if (strcmp(item, "ro") == 0) {
+        disk->read_only = true;
+    } else if (strcmp(item, "direct") == 0) {
+        disk->direct = true;
+    } else if ((value = value_of(item, "overlay"))) {
+        if (!*value)
+            return bad(option, item, "the name of a file");
+        disk->overlay = value;
+    } else if ((value = value_of(item, "id"))) {
+        if (strlen(value) > 20)
+            return bad(option, item, "20 bytes at most");
+        disk->id = value;
+    } else if ((value = value_of(item, "rate"))) {
+        if (!parse_size(value, &disk->rate.bytes_per_s) || !disk->rate.bytes_per_s)
+            return bad(option, item, "bytes a second, above 0; suffixes K, M, G, T");
+    } else if ((value = value_of(item, "iops"))) {
+        if (!parse_size(value, &disk->rate.ops_per_s) || !disk->rate.ops_per_s)
+            return bad(option, item, "requests a second, above 0");
+    } else {
+        return bad(option, item, "ro, overlay=FILE, direct, id=TEXT, rate=SIZE or iops=N");
+    }
+    return -1;
+}
+
+/* A disk of --disk, or the one of --rootfs, which is the first wherever it is given. */
+static int parse_disk(const char *option, char *value, bool root, struct args *out)
+{
+    struct tn_vm_disk_cfg *disk = &out->disk[out->disks];
+    char *item;
+    int r = -1;
+
+    if (out->disks == TN_VM_MAX_DISKS)
+        return bad(option, value, "more than 16 disks");
+    if (root && out->rootfs)
+        return bad(option, value, "there is a --rootfs already");
+    if (root) {
+        memmove(out->disk + 1, out->disk, out->disks * sizeof(*disk));
+        disk = out->disk;
+        memset(disk, 0, sizeof(*disk));
+        out->rootfs = disk;
+    }
+    out->disks++;
+    disk->path = next_item(&value);
+    if (!*disk->path)
+        return bad(option, "''", "the name of a file or block device");
+    while (r < 0 && (item = next_item(&value)))
+        r = parse_disk_item(option, item, disk);
+    return r;
+}
+
+static int parse_ring(char *value, struct args *out)
+{
+    const char *item = next_item(&value);
+
+    if (strcmp(item, "packed") == 0)
+        out->packed = true;
+    else if (strcmp(item, "split") != 0)
+        return bad("--ring", item, "split or packed, then no-indirect, no-event-idx");
+    while ((item = next_item(&value))) {
+        if (strcmp(item, "no-indirect") == 0)
+            out->no_indirect = true;
+        else if (strcmp(item, "no-event-idx") == 0)
+            out->no_event_idx = true;
+        else
+            return bad("--ring", item, "no-indirect or no-event-idx");
+    }
+    return -1;
+}
+
+/* root=/dev/vda, in front of the user's words, which may say otherwise. */
+static int add_root(struct args *out)
+{
+    struct tn_cmdline line;
+
+    tn_cmdline_init(&line, out->buffer, sizeof(out->buffer));
+    if (tn_cmdline_add(&line, "root", "/dev/vda") < 0 ||
+        tn_cmdline_add(&line, out->rootfs->read_only ? "ro" : "rw", NULL) < 0 ||
+        tn_cmdline_add_text(&line, out->cmdline) < 0)
+        return bad("--cmdline", "with --rootfs", "4 KiB of printable text, quotes in pairs");
+    out->cmdline = out->buffer;
+    return -1;
+}
+
 int args_parse(int argc, char **argv, struct args *out)
 {
     static const struct option options[] = {
-        {"kernel", required_argument, NULL, 'k'},
-        {"initrd", required_argument, NULL, 'i'},
-        {"cmdline", required_argument, NULL, 'c'},
-        {"memory", required_argument, NULL, 'm'},
-        {"cpus", required_argument, NULL, 'n'},
-        {"console", required_argument, NULL, 't'},
-        {"boot", required_argument, NULL, 'b'},
-        {"hugepages", no_argument, NULL, 'H'},
-        {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"kernel", required_argument, NULL, 'k'},   {"initrd", required_argument, NULL, 'i'},
+        {"cmdline", required_argument, NULL, 'c'},  {"memory", required_argument, NULL, 'm'},
+        {"cpus", required_argument, NULL, 'n'},     {"console", required_argument, NULL, 't'},
+        {"boot", required_argument, NULL, 'b'},     {"hugepages", no_argument, NULL, 'H'},
+        {"disk", required_argument, NULL, 'd'},     {"rootfs", required_argument, NULL, 'r'},
+        {"virtio-console", no_argument, NULL, 'V'}, {"rng", no_argument, NULL, 'R'},
+        {"ring", required_argument, NULL, 'q'},     {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
     };
     int option;
 
     memset(out, 0, sizeof(*out));
-    out->cmdline = "console=ttyS0 panic=-1";
     out->memory = 256ull << 20;
     out->cpus = 1;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -162,6 +284,19 @@ int args_parse(int argc, char **argv, struct args *out)
         case 'H':
             out->hugepages = true;
             break;
+        case 'd':
+        case 'r':
+            r = parse_disk(option == 'r' ? "--rootfs" : "--disk", optarg, option == 'r', out);
+            break;
+        case 'V':
+            out->virtio_console = true;
+            break;
+        case 'R':
+            out->rng = true;
+            break;
+        case 'q':
+            r = parse_ring(optarg, out);
+            break;
         case 'v':
             puts("microvm " TENON_VERSION);
             return 0;
@@ -180,5 +315,7 @@ int args_parse(int argc, char **argv, struct args *out)
         fputs("microvm: --kernel FILE is missing; see --help\n", stderr);
         return EXIT_USAGE;
     }
-    return -1;
+    if (!out->cmdline)
+        out->cmdline = out->virtio_console ? "console=hvc0 panic=-1" : "console=ttyS0 panic=-1";
+    return out->rootfs ? add_root(out) : -1;
 }

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tn_vm_board.h"
+
 /* Exit codes; microvm(1) lists them. */
 enum exit_code {
     EXIT_GUEST_OFF = 0,    /* the guest switched itself off, or was stopped gracefully */
@@ -31,6 +33,15 @@ struct args {
     enum console console;
     const char *console_path; /* CONSOLE_FILE */
     bool hugepages;
+    struct tn_vm_disk_cfg disk[TN_VM_MAX_DISKS];
+    uint32_t disks;
+    const struct tn_vm_disk_cfg *rootfs; /* NULL, or &disk[0]: the guest's root */
+    bool virtio_console;
+    bool rng;
+    bool packed;
+    bool no_indirect;
+    bool no_event_idx;
+    char buffer[4096]; /* what cmdline points to when it was put together */
 };
 
 /*

@@ -94,10 +94,16 @@ static void on_signal(void *ctx, uint32_t events)
 {
     struct microvm *m = ctx;
     struct signalfd_siginfo info;
+    uint16_t cols, rows;
 
     (void)events;
     if (read(m->signals.fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
         return;
+    if (info.ssi_signo == SIGWINCH) {
+        term_size(&m->term, &cols, &rows);
+        tn_vm_resize(&m->vm, cols, rows);
+        return;
+    }
     if (m->stopping || tn_vm_shutdown(&m->vm) < 0)
         (void)tn_vm_kill(&m->vm);
     else
@@ -121,6 +127,42 @@ static int open_kvm(struct tn_kvm *kvm)
     return EXIT_NO_KVM;
 }
 
+/* One line about a disk that could not be opened. */
+static int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys)
+{
+    const char *sep = disk->overlay ? " with overlay " : "";
+    const char *overlay = disk->overlay ? disk->overlay : "";
+    const char *why = tn_strerror(err);
+
+    switch (err) {
+    case TN_ESYS:
+        why = strerror(sys);
+        break;
+    case TN_EEXIST:
+        why = "in use: another process has locked it";
+        break;
+    case TN_EINVAL:
+        why = "neither a regular file nor a block device";
+        break;
+    case TN_ERANGE:
+        why = "its size is 0, or no multiple of 512 bytes (of the host's block with direct)";
+        break;
+    case TN_ENODEV:
+        why = "its file system cannot do direct (O_DIRECT)";
+        break;
+    case TN_ENOFIT:
+        why = "the base has another size than when the overlay was made";
+        break;
+    case TN_EFORMAT:
+        why = "the overlay is no overlay file";
+        break;
+    default:
+        break;
+    }
+    fprintf(stderr, "microvm: %s%s%s: %s\n", disk->path, sep, overlay, why);
+    return EXIT_INPUT;
+}
+
 /* One line about why tn_vm_init refused: what, and the limit. */
 static int say_refused(const struct microvm *m, int err)
 {
@@ -132,6 +174,8 @@ static int say_refused(const struct microvm *m, int err)
                 tn_kvm_cap(&m->kvm, KVM_CAP_MAX_VCPUS));
         return EXIT_USAGE;
     }
+    if (m->vm.devices.refused)
+        return say_refused_disk(&m->args.disk[m->vm.devices.refused - 1], err, sys);
     if (err == TN_ESYS && !m->vm.ram.ptr) {
         fprintf(stderr, "microvm: --memory: the host refuses %" PRIu64 " MiB%s: %s\n",
                 m->args.memory >> 20, m->args.hugepages ? " of huge pages" : "", strerror(sys));
@@ -197,7 +241,7 @@ static int say_end(const struct microvm *m)
 static int run(struct microvm *m)
 {
     struct tn_vm_cfg cfg;
-    int r;
+    int r, error;
 
     memset(&cfg, 0, sizeof(cfg));
     cfg.memory = m->args.memory;
@@ -210,8 +254,18 @@ static int run(struct microvm *m)
     cfg.initrd_len = m->initrd.len;
     cfg.cmdline = m->args.cmdline;
     cfg.console = m->args.console != CONSOLE_NONE;
-    cfg.console_in = m->term.in;
+    cfg.console_in = m->args.virtio_console ? -1 : m->term.in;
     cfg.console_out = m->term.out;
+    cfg.virtio_console = m->args.virtio_console;
+    cfg.virtio_in = m->term.in;
+    cfg.virtio_out = m->term.out_too;
+    term_size(&m->term, &cfg.cols, &cfg.rows);
+    cfg.disk = m->args.disk;
+    cfg.disks = m->args.disks;
+    cfg.rng = m->args.rng;
+    cfg.packed = m->args.packed;
+    cfg.no_indirect = m->args.no_indirect;
+    cfg.no_event_idx = m->args.no_event_idx;
     r = tn_vm_init(&m->vm, &m->kvm, &m->loop, &cfg);
     free(m->kernel.bytes);
     free(m->initrd.bytes);
@@ -226,12 +280,17 @@ static int run(struct microvm *m)
     } else {
         r = say_end(m);
     }
-    if (m->vm.board.console.error) {
-        fprintf(stderr, "microvm: console: output was lost: %s\n",
-                strerror(m->vm.board.console.error));
+    error = m->vm.board.console.error ? m->vm.board.console.error : m->vm.devices.hvc.console.error;
+    if (error) {
+        fprintf(stderr, "microvm: console: output was lost: %s\n", strerror(error));
         r = r ? r : EXIT_INPUT;
     }
     tn_vm_close(&m->vm);
+    if (m->vm.devices.lost) {
+        fprintf(stderr, "microvm: --disk: the last writes are lost: %s\n",
+                tn_strerror(m->vm.devices.lost));
+        r = r ? r : EXIT_HOST;
+    }
     return r;
 }
 
@@ -244,6 +303,7 @@ static int watch_signals(struct microvm *m)
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGWINCH);
     sigprocmask(SIG_BLOCK, &set, NULL);
     m->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     m->signals.events = EPOLLIN;

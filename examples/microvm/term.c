@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -158,14 +159,8 @@ static int open_pty(struct term *t)
     return -1;
 }
 
-int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
-              void (*leave)(void *ctx), void *ctx)
+static int open_console(struct term *t, const struct args *args)
 {
-    memset(t, 0, sizeof(*t));
-    t->loop = loop;
-    t->leave = leave;
-    t->ctx = ctx;
-    t->in = t->out = t->pipe.fd = -1;
     switch (args->console) {
     case CONSOLE_NONE:
         break;
@@ -192,6 +187,33 @@ int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
     return -1;
 }
 
+int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
+              void (*leave)(void *ctx), void *ctx)
+{
+    int code;
+
+    memset(t, 0, sizeof(*t));
+    t->loop = loop;
+    t->leave = leave;
+    t->ctx = ctx;
+    t->in = t->out = t->out_too = t->pipe.fd = -1;
+    code = open_console(t, args);
+    if (code < 0 && t->out >= 0)
+        t->out_too = fcntl(t->out, F_DUPFD_CLOEXEC, 3);
+    return code < 0 && t->out >= 0 && t->out_too < 0 ? failed("stdio") : code;
+}
+
+void term_size(const struct term *t, uint16_t *cols, uint16_t *rows)
+{
+    struct winsize size;
+
+    memset(&size, 0, sizeof(size));
+    if (t->out >= 0)
+        (void)ioctl(t->out, TIOCGWINSZ, &size);
+    *cols = size.ws_col;
+    *rows = size.ws_row;
+}
+
 void term_close(struct term *t)
 {
     if (t->watching) {
@@ -204,5 +226,7 @@ void term_close(struct term *t)
         close(t->in);
     if (t->out >= 0)
         close(t->out);
+    if (t->out_too >= 0)
+        close(t->out_too);
     restore_terminal();
 }

@@ -11,8 +11,9 @@
 
 struct term {
     struct tn_loop *loop;
-    int in;  /* for the machine's console; -1: none */
-    int out; /* non-blocking where it can be; -1: none */
+    int in;      /* for the machine's console; -1: none */
+    int out;     /* non-blocking where it can be; -1: none */
+    int out_too; /* the same once more, for a second console */
 
     /* A terminal on stdin: its keys pass through here, and on to `in` by a pipe. */
     struct tn_loop_source keys;
@@ -31,6 +32,11 @@ struct term {
  */
 int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
               void (*leave)(void *ctx), void *ctx);
+
+/*
+ * The terminal's size; 0 by 0 where the console is none.
+ */
+void term_size(const struct term *t, uint16_t *cols, uint16_t *rows);
 
 /*
  * Closes it, and puts the terminal back. The terminal is also put back by any exit() and by the

@@ -6,7 +6,7 @@ set -eu
 BUILD=${BUILD:-build}
 INCLUDE=${INCLUDE:-include}
 mkdir -p "$BUILD/proof"
-WHY3CONFIG=$PWD/$BUILD/why3.conf
+WHY3CONFIG=$(cd "$BUILD" && pwd)/why3.conf
 export WHY3CONFIG
 [ -s "$WHY3CONFIG" ] || why3 config detect >/dev/null 2>&1
 functions=0 goals=0 status=0

@@ -52,8 +52,8 @@ microvm() {
 
 # emulate NAME LIMIT INITRD CHARDEV [OPTION...]: boots the outer Linux (L1), for LIMIT seconds at
 # most (0: for ever). Its console goes to BUILD/testbed/NAME.log; ttyS1, its job's input and
-# output, is CHARDEV; ttyS2, the job's exit status, is the file NAME.status. `max` is the CPU with everything
-# that QEMU emulates; SVM has to be asked for.
+# output, is CHARDEV; ttyS2, the job's exit status, is the file NAME.status. `max` is the CPU with
+# everything that QEMU emulates; SVM has to be asked for.
 emulate() {
     l1=$bed/$1 limit=$2 initrd=$3 chardev=$4
     shift 4
