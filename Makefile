@@ -28,7 +28,7 @@ endif
 HEADERS  := $(wildcard include/tn_*.h)
 EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c)) microvm
 UNITS    := $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c))
-THREADED := $(filter loop vm kvm kvm_x86,$(UNITS))
+THREADED := $(filter loop vm kvm kvm_x86 vm_virtio vm_devices,$(UNITS))
 FUZZERS  := $(patsubst fuzz/fuzz_%.c,%,$(wildcard fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/bench_%.c,%,$(wildcard tests/bench/bench_*.c))
 PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))
@@ -128,7 +128,7 @@ $(BUILD)/guests/%.elf: tests/guests/%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,GUEST,$@)gcc -std=c11 -Wall -Wextra -O1 -ffreestanding -fno-pic -fno-stack-protector \
 	    -mgeneral-regs-only -mno-red-zone -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-n \
-	    -Wl,-Ttext-segment=0x100000 $< -o $@
+	    -Wl,--no-warn-rwx-segments -Wl,-Ttext-segment=0x100000 $< -o $@
 
 guests: $(GUESTS:%=$(BUILD)/guests/%.bin) $(ELFS:%=$(BUILD)/guests/%.elf)
 

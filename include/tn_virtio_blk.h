@@ -140,7 +140,7 @@ extern "C" {
 #define TN_VIRTIO_BLK_ID_LEN    20u                       /* bytes of GET_ID's answer */
 #define TN_VIRTIO_BLK_SIZE_MAX  (1u << 22) /* bytes of a segment that the driver is told */
 #define TN_VIRTIO_BLK_RANGES    8u         /* segments of DISCARD and WRITE_ZEROES */
-#define TN_VIRTIO_BLK_RANGE_MAX (1u << 22) /* sectors of such a segment */
+#define TN_VIRTIO_BLK_RANGE_MAX (1u << 16) /* sectors of such a segment: 32 MiB */
 #define TN_VIRTIO_BLK_TURN      (1u << 22) /* bytes, a request counting 4 KiB more than it has */
 #define TN_VIRTIO_BLK_CONFIG    60u        /* bytes of the configuration space */
 #define TN_VIRTIO_BLK_VERSION   1          /* of struct tn_virtio_blk_state */

@@ -51,7 +51,8 @@
  *
  * LIMITS
  *   The output descriptor should be non-blocking: else a reader that stops, stops every thread that
- *   touches a device. One descriptor cannot be both input and output: dup it.
+ *   touches a device. One descriptor cannot be both input and output: dup it. An output whose reader
+ *   has gone raises SIGPIPE: ignore it.
  */
 #ifndef TN_VM_BOARD_H
 #define TN_VM_BOARD_H
@@ -163,6 +164,8 @@ struct tn_vm_cfg {
     bool no_event_idx; /* do not offer event indices */
 };
 
+#define TN_VM_CONSOLE_LAST 64 /* turns of output that a console still takes when it is closed */
+
 /* What a console needs of a port's model. The lock is held in each call. */
 struct tn_vm_port_ops {
     /* Gives the guest bytes; returns how many it took. */
@@ -203,6 +206,7 @@ struct tn_vm_console {
     bool in_polled; /* false for a regular file, which epoll does not take: always ready */
     bool out_polled;
     bool out_blocked; /* the transmitter holds bytes that the output refused */
+    bool more;        /* it has output for another turn */
     int error;        /* errno of the first write that failed for good; output is dropped since */
 };
 
@@ -262,7 +266,7 @@ TN_API void tn_vm_console_again(void *ctx)
 {
     struct tn_vm_console *c = (struct tn_vm_console *)ctx;
 
-    c->out_blocked = true;
+    c->more = true;
     (void)tn_loop_event_signal(&c->wake);
 }
 
@@ -274,8 +278,9 @@ static inline void tn_vm_console_turn_(struct tn_vm_console *c, bool readable)
     bool more = false;
 
     pthread_mutex_lock(c->lock);
-    if (c->out_blocked) {
+    if (c->out_blocked || c->more) {
         c->out_blocked = false;
+        c->more = false;
         c->ops->flush(c->model); /* tx sets it again when the output still refuses */
     }
     room = c->ops->room(c->model);
@@ -381,7 +386,10 @@ TN_API void tn_vm_console_close(struct tn_vm_console *c)
     if (c->out >= 0 && c->out_polled)
         (void)tn_loop_remove(c->loop, &c->out_source);
     pthread_mutex_lock(c->lock);
-    c->ops->flush(c->model);
+    for (int turn = 0; turn == 0 || (c->more && turn < TN_VM_CONSOLE_LAST); turn++) {
+        c->more = false;
+        c->ops->flush(c->model);
+    }
     pthread_mutex_unlock(c->lock);
     c->loop = NULL;
 }

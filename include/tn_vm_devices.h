@@ -47,7 +47,10 @@
  *   TN_VM_DISK_DEPTH: requests of a disk under way at once.
  *
  * LIMITS
- *   Without io_uring a disk's requests are served one after the other on the loop's thread.
+ *   Without io_uring a disk's requests are served one after the other on the loop's thread, as are
+ *   discards and zeroing on a block device or where the file system has no call for them: a guest
+ *   can keep the loop, and every machine on it, as long as its disk takes. A device's reset waits for
+ *   the requests under way, on the vCPU's thread. A disk's slots are about 300 KiB of memory.
  */
 #ifndef TN_VM_DEVICES_H
 #define TN_VM_DEVICES_H
@@ -173,7 +176,8 @@ TN_API uint32_t tn_vm_devices_count(const struct tn_vm_cfg *cfg);
 
 /*
  * Makes and joins them all. Returns 0; TN_EINVAL for more than TN_VM_MAX_DISKS disks; for a disk
- * (d->refused) the errors of tn_file_init or tn_file_overlay_init; else those of tn_vm_virtio_init,
+ * (d->refused) the errors of tn_file_init or tn_file_overlay_init, TN_EINVAL for a burst without its
+ * rate; else those of tn_vm_virtio_init,
  * tn_vm_console_init. All is closed then.
  */
 TN_API int tn_vm_devices_init(struct tn_vm_devices *d, const struct tn_vm_cfg *cfg,
@@ -188,8 +192,9 @@ TN_API void tn_vm_devices_close(struct tn_vm_devices *d);
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
 
-#define TN_VM_QUEUE_SIZE  256u /* descriptors of a disk's queue */
-#define TN_VM_DISK_QUEUES 4u   /* one for each vCPU, but not more */
+#define TN_VM_QUEUE_SIZE   256u       /* descriptors of a disk's queue */
+#define TN_VM_DISK_QUEUES  4u         /* one for each vCPU, but not more */
+#define TN_VM_RNG_RETRY_NS 100000000u /* between two tries of a source that has nothing */
 
 static inline uint64_t tn_vm_now_(void *ctx)
 {
@@ -302,7 +307,8 @@ static inline int tn_vm_disk_init_(struct tn_vm_disk *disk, const struct tn_vm_c
     blk.ctx = disk;
     blk.wake = tn_vm_disk_wake_;
     blk.now = tn_vm_now_;
-    if (cfg->rate.bytes_per_s || cfg->rate.ops_per_s) {
+    if (cfg->rate.bytes_per_s || cfg->rate.ops_per_s || cfg->rate.bytes_burst ||
+        cfg->rate.ops_burst) {
         r = tn_rate_init(&disk->rate, &cfg->rate, tn_vm_now_(NULL));
         blk.rate = &disk->rate;
     }
@@ -387,10 +393,14 @@ static inline int tn_vm_hvc_init_(struct tn_vm_hvc *hvc, const struct tn_vm_cfg 
 
 /* ---- entropy ---- */
 
+/* Before the host's pool is ready there is nothing: the request waits, and is tried again. */
 static inline int64_t tn_vm_rng_fill_(void *ctx, uint8_t *buf, size_t len)
 {
-    (void)ctx;
-    return getrandom(buf, len, GRND_NONBLOCK);
+    ssize_t n = getrandom(buf, len, GRND_NONBLOCK);
+
+    if (n <= 0)
+        (void)tn_loop_timer_arm(&((struct tn_vm_rng *)ctx)->timer, TN_VM_RNG_RETRY_NS, 0);
+    return n;
 }
 
 static inline void tn_vm_rng_wake_(void *ctx, uint64_t ns)

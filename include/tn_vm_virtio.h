@@ -141,15 +141,16 @@ struct tn_vm_virtio {
 
 /*
  * Gives the device the window of TN_VIRTIO_MMIO_SIZE bytes at gpa on bus, and the interrupt gsi of
- * vm, whose interrupt chips exist. Returns 0; an error of tn_bus_add or tn_virtio_mmio_init;
- * TN_ESYS: no eventfd, or KVM refuses one. *slot is then closed, but its range stays on the bus.
+ * vm, whose interrupt chips exist and have that input. Returns 0; an error of tn_bus_add or
+ * tn_virtio_mmio_init; TN_ESYS: no eventfd, or KVM refuses one. *slot is then closed.
  */
 TN_API int tn_vm_virtio_init(struct tn_vm_virtio *slot, struct tn_virtio *v, struct tn_kvm_vm *vm,
                              struct tn_loop *loop, struct tn_bus *bus, uint64_t gpa, uint32_t gsi);
 
 /*
- * Resets the device, which ends its I/O, and closes what init opened. After the vCPUs have stopped,
- * on the loop's thread. Nothing on a closed slot.
+ * Resets the device, which ends its I/O, and closes what init opened. After the vCPUs have stopped
+ * for good, on the loop's thread: the bus still has the window, and KVM, until the VM is closed, its
+ * notifications. Nothing on a closed slot.
  */
 TN_API void tn_vm_virtio_close(struct tn_vm_virtio *slot);
 

@@ -416,7 +416,7 @@ static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap, uint32_t virtio)
     }
     for (uint32_t i = 0; i < virtio; i++)
         tn_acpi_aml_virtio_mmio(&a, tn_vm_x86_window_(i), TN_VIRTIO_MMIO_SIZE, tn_vm_x86_gsi_(i),
-                                TN_AML_EDGE, i);
+                                TN_AML_EDGE | TN_AML_SHARED, i);
     tn_aml_end(&a);
     return tn_aml_finish(&a);
 }
