@@ -114,7 +114,7 @@ TN_API const char *tn_strerror_loader(uint32_t detail);
     X(TN_EENTRY, "guest or file: the entry point is not inside what is loaded") \
     X(TN_ENOFIT, "guest or file: it does not fit into the room that there is for it") \
     X(TN_EUNSUP, "guest or file: it asks for a feature that is not supported") \
-    X(TN_EPROTO, "guest or file: it breaks the protocol, or a step of it is out of order") \
+    X(TN_EPROTO, "guest or file: it breaks the protocol, or does not match its digest") \
     X(TN_ESYS, "environment: a system call failed; errno tells why") \
     X(TN_EAGAIN, "environment: not now; the same call may succeed later") \
     X(TN_ENODEV, "environment: this host lacks the device or the feature; errno may tell why") \

@@ -17,6 +17,8 @@
 #include "tn_rate.h"
 #include "tn_disk.h"
 #include "tn_overlay.h"
+#include "tn_sha256.h"
+#include "tn_snap.h"
 #include "tn_acpi.h"
 #include "tn_virtq.h"
 #include "tn_boot_x86.h"
