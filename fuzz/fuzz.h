@@ -80,6 +80,18 @@ static inline size_t fz_bytes(struct fz *z, void *dst, size_t len)
     return n;
 }
 
+/* Edits count bytes of a record, which has at most 256, as somebody does who wants to break in. */
+static inline void fz_spoil(struct fz *z, void *record, size_t len, unsigned count)
+{
+    uint8_t *byte = (uint8_t *)record;
+
+    while (count-- > 0) {
+        size_t at = fz_u8(z) % len;
+
+        byte[at] = fz_u8(z);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #endif

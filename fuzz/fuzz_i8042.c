@@ -113,7 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct rig r;
     struct fz z;
     struct tn_i8042_cfg cfg = {&r, on_reset, on_irq};
-    uint8_t count, at;
+    uint8_t count;
     int got;
 
     fz_init(&z, data, size);
@@ -158,10 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 13:
         case 14:
             tn_i8042_save(&r.dev, &state);
-            for (unsigned i = 0; i <= (what & 3u); i++) {
-                at = fz_u8(&z);
-                ((uint8_t *)&state)[at % sizeof(state)] = fz_u8(&z);
-            }
+            fz_spoil(&z, &state, sizeof(state), 1 + (what & 3u));
             restore(&r, &state);
             break;
         default:

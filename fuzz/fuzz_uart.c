@@ -192,7 +192,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct tn_uart_state state;
     struct rig r;
     struct fz z;
-    uint8_t bytes[40], flags, at;
+    uint8_t bytes[40], flags;
     struct tn_uart_cfg cfg = {&r, on_tx, on_irq, on_room, false};
 
     fz_init(&z, data, size);
@@ -253,10 +253,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         case 14:
             tn_uart_save(&r.u, &state);
-            for (unsigned i = 0; i <= (what & 3u); i++) {
-                at = fz_u8(&z);
-                ((uint8_t *)&state)[at % sizeof(state)] = fz_u8(&z);
-            }
+            fz_spoil(&z, &state, sizeof(state), 1 + (what & 3u));
             restore(&r, &state);
             break;
         default:

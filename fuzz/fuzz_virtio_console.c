@@ -9,52 +9,28 @@
  */
 #include "tn_virtio_console.h"
 
-#include "fuzz.h"
-#include "../tests/virtio_driver.h"
+#include "virtio_guest.h"
 
-#define REGIONS 3
-#define PENDING 16 /* chains of a queue at most */
-#define BUFS    3
 #define OUT     0x4000u /* what the honest driver sends lies here, and does not change */
 #define OUT_END 0xa000u
 #define IN      0xa000u /* 16 slots for what it receives */
 #define SLOT    0x200u
 
-static const uint64_t region_gpa[REGIONS] = {0, 0x8000, 0x100000};
-static const uint64_t region_size[REGIONS] = {0x8000, 0x8000, 0x1000};
-
-struct chain {
-    int id;
-    uint32_t n;
-    struct vqd_buf buf[BUFS];
-};
+static const struct ram_region region[REGIONS] = {
+    {0, 0x8000}, {0x8000, 0x8000}, {0x100000, 0x1000}};
 
 struct rig {
     struct tn_virtio_console c;
-    struct tn_mem_region table[REGIONS];
-    struct tn_mem mem;
-    uint8_t *host[REGIONS];
-    struct vd d;
-    bool honest, again, echo, lie;
+    struct guest guest;
+    bool again, echo, lie;
     size_t accept, turn;
-    struct chain q[2][PENDING]; /* given to the device, the oldest first */
-    unsigned pending[2], sent;  /* sent: the first of q[1] that is not out whole */
+    unsigned sent; /* the first chain to send that is not out whole */
     size_t sent_off;
-    unsigned slot;
     uint8_t stream[1u << 16]; /* bytes pushed, and not yet received */
     size_t in, out;
     bool blocked; /* the source was told to wait */
     unsigned rooms;
 };
-
-static uint8_t *rig_at(struct rig *r, uint64_t gpa, uint64_t len)
-{
-    for (unsigned i = 0; i < REGIONS; i++)
-        if (gpa >= region_gpa[i] && len <= region_size[i] &&
-            gpa - region_gpa[i] <= region_size[i] - len)
-            return r->host[i] + (gpa - region_gpa[i]);
-    return NULL;
-}
 
 static size_t chain_len(const struct chain *c)
 {
@@ -71,7 +47,7 @@ static uint8_t chain_byte(struct rig *r, const struct chain *c, size_t off)
 
     for (; off >= c->buf[i].len; i++)
         off -= c->buf[i].len;
-    return *rig_at(r, c->buf[i].addr + off, 1);
+    return *ram_at(&r->guest.ram, c->buf[i].addr + off, 1);
 }
 
 static size_t push(struct rig *r, size_t len)
@@ -82,7 +58,7 @@ static size_t push(struct rig *r, size_t len)
     for (size_t i = 0; i < len; i++)
         bytes[i] = (uint8_t)(r->in + i + (r->in >> 8));
     n = tn_virtio_console_push(&r->c, bytes, len);
-    FZ_ASSERT(n <= len && (n == 0 || tn_virtio_live(&r->c.virtio) || !r->honest));
+    FZ_ASSERT(n <= len && (n == 0 || tn_virtio_live(&r->c.virtio) || !r->guest.honest));
     for (size_t i = 0; i < n; i++)
         r->stream[(r->in + i) % sizeof(r->stream)] = bytes[i];
     r->in += n;
@@ -96,13 +72,13 @@ static size_t on_tx(void *ctx, const uint8_t *bytes, size_t len)
     size_t n = len < r->accept ? len : r->accept;
 
     FZ_ASSERT(len >= 1 && len <= 1024);
-    if (r->honest) {
+    if (r->guest.honest) {
         const struct chain *c;
         size_t end;
 
         for (;; r->sent++, r->sent_off = 0) { /* those before are out, or empty */
-            FZ_ASSERT(r->sent < r->pending[1]);
-            c = &r->q[1][r->sent];
+            FZ_ASSERT(r->sent < r->guest.pending[1]);
+            c = &r->guest.q[1][r->sent];
             end = chain_len(c);
             if (r->sent_off < end)
                 break;
@@ -137,8 +113,9 @@ static void on_again(void *ctx)
 /* Moves the model on past the chains that are out whole. */
 static void settle(struct rig *r)
 {
-    while (r->honest && r->sent < r->pending[1] && r->sent_off == chain_len(&r->q[1][r->sent])) {
-        if (chain_len(&r->q[1][r->sent]) == 0 && r->accept == 0)
+    while (r->guest.honest && r->sent < r->guest.pending[1] &&
+           r->sent_off == chain_len(&r->guest.q[1][r->sent])) {
+        if (chain_len(&r->guest.q[1][r->sent]) == 0 && r->accept == 0)
             break; /* the device may not have come to it */
         r->sent++;
         r->sent_off = 0;
@@ -151,7 +128,7 @@ static void check(struct rig *r)
 
     r->turn = 0;
     FZ_ASSERT(!r->c.sending && (live || !r->c.waiting) && (r->c.tx_off == 0 || r->c.waiting));
-    if (r->honest)
+    if (r->guest.honest)
         FZ_ASSERT(live);
     for (unsigned i = 0; i < 2 && live; i++)
         FZ_ASSERT(tn_virtq_in_flight(&r->c.queue[i].q) == 0);
@@ -159,24 +136,18 @@ static void check(struct rig *r)
 
 static void kick(struct rig *r, unsigned queue, bool anyway)
 {
-    if (vqd_must_kick(&r->d.q[queue]) || anyway)
-        vd_kick(&r->d, queue);
+    guest_kick(&r->guest, queue, anyway);
     settle(r);
 }
 
 static void start(struct rig *r, uint64_t ring, uint16_t size)
 {
-    ring &= TN_VIRTIO_F_RING;
-    if (!(ring & TN_VIRTIO_F_RING_PACKED))
-        while (size & (size - 1))
-            size &= (uint16_t)(size - 1);
     for (uint32_t i = OUT; i < OUT_END; i++)
-        r->host[i / 0x8000][i % 0x8000] = (uint8_t)(i * 7 + (i >> 8));
-    r->pending[0] = r->pending[1] = r->sent = 0;
+        r->guest.ram.host[i / 0x8000][i % 0x8000] = (uint8_t)(i * 7 + (i >> 8));
+    r->sent = 0;
     r->sent_off = r->turn = 0;
     r->out = r->in;
-    FZ_ASSERT(vd_up(&r->d, ring | TN_VIRTIO_CONSOLE_F_SIZE, 2, size));
-    r->honest = true;
+    guest_up(&r->guest, ring, TN_VIRTIO_CONSOLE_F_SIZE, 2, size);
 }
 
 static void add(struct rig *r, struct fz *z, unsigned queue)
@@ -185,31 +156,21 @@ static void add(struct rig *r, struct fz *z, unsigned queue)
     uint8_t kind = fz_u8(z);
 
     c.n = 1 + kind % BUFS;
-    if (c.n > r->d.q[queue].size)
-        c.n = r->d.q[queue].size;
+    if (c.n > r->guest.d.q[queue].size)
+        c.n = r->guest.d.q[queue].size;
     for (uint32_t i = 0; i < c.n; i++) {
         uint8_t len = fz_u8(z);
 
         c.buf[i].write = queue == 0;
         if (queue == 0) {
             c.buf[i].len = len % 0xa0;
-            c.buf[i].addr = IN + r->slot * SLOT + i * 0xa0;
+            c.buf[i].addr = IN + r->guest.slot * SLOT + i * 0xa0;
         } else {
             c.buf[i].len = len < 240 ? len : (uint32_t)(len - 239) * 0x500;
             c.buf[i].addr = OUT + fz_u16(z) % (OUT_END - OUT - c.buf[i].len);
         }
     }
-    if (r->pending[queue] == PENDING)
-        return;
-    if (r->d.features & TN_VIRTIO_F_INDIRECT_DESC && kind & 0x80)
-        c.id = vqd_add_table(&r->d.q[queue], c.buf, c.n, 0x3000 + 64 * (queue * 32 + r->slot), c.n);
-    else
-        c.id = vd_add(&r->d, queue, c.buf, c.n);
-    if (c.id < 0)
-        return;
-    r->slot = (r->slot + 1) % (2 * PENDING);
-    r->q[queue][r->pending[queue]++] = c;
-    if (!(kind & 0x40))
+    if (guest_add(&r->guest, queue, &c, kind & 0x80) && !(kind & 0x40))
         kick(r, queue, kind & 0x20);
 }
 
@@ -219,13 +180,13 @@ static void reap(struct rig *r, unsigned queue)
     uint32_t len;
     int id;
 
-    if (!r->honest)
+    if (!r->guest.honest)
         return;
     settle(r);
-    while ((id = vd_reap(&r->d, queue, &len)) != -1) {
-        const struct chain *c = &r->q[queue][0];
+    while ((id = vd_reap(&r->guest.d, queue, &len)) != -1) {
+        const struct chain *c = &r->guest.q[queue][0];
 
-        FZ_ASSERT(r->pending[queue] > 0 && id == c->id);
+        FZ_ASSERT(r->guest.pending[queue] > 0 && id == c->id);
         if (queue == 1) {
             FZ_ASSERT(len == 0);
             if (r->sent == 0) { /* one without bytes */
@@ -240,15 +201,14 @@ static void reap(struct rig *r, unsigned queue)
                 FZ_ASSERT(chain_byte(r, c, i) == r->stream[(r->out + i) % sizeof(r->stream)]);
             r->out += len;
         }
-        r->pending[queue]--;
-        memmove(r->q[queue], r->q[queue] + 1, r->pending[queue] * sizeof(struct chain));
+        guest_forget(&r->guest, queue);
     }
 }
 
 static void device(struct rig *r)
 {
-    struct tn_virtio_console_cfg cfg = {&r->mem, 16, TN_VIRTIO_F_RING, r, on_tx, on_room, on_again,
-                                        80,      25};
+    struct tn_virtio_console_cfg cfg = {
+        &r->guest.ram.mem, 16, TN_VIRTIO_F_RING, r, on_tx, on_room, on_again, 80, 25};
 
     memset(&r->c, 0xee, sizeof(r->c));
     FZ_ASSERT(tn_virtio_console_init(&r->c, &cfg) == 0);
@@ -257,26 +217,18 @@ static void device(struct rig *r)
 static void save_restore(struct rig *r, struct fz *z, bool wreck)
 {
     struct tn_virtio_console_state one, two;
-    size_t at;
     int err;
 
     memset(&one, 0x5a, sizeof(one));
     memset(&two, 0xa5, sizeof(two));
     tn_virtio_console_save(&r->c, &one);
-    if (!wreck) {
+    if (wreck)
+        guest_wreck(&r->guest, z, &one, 16 + 32 + 2 * sizeof(one.virtio.queue[0]));
+    else
         device(r);
-    } else {
-        uint8_t *byte = (uint8_t *)&one, count = fz_u8(z) % 4;
-
-        for (unsigned i = 0; i <= count; i++) {
-            at = fz_u16(z) % (16 + 32 + 2 * sizeof(one.virtio.queue[0]));
-            byte[at] ^= fz_u8(z);
-        }
-        r->honest = false;
-    }
     err = tn_virtio_console_restore(&r->c, &one);
     if (err < 0) {
-        FZ_ASSERT(wreck || !r->honest);
+        FZ_ASSERT(wreck || !r->guest.honest);
         return;
     }
     tn_virtio_console_save(&r->c, &two);
@@ -285,42 +237,14 @@ static void save_restore(struct rig *r, struct fz *z, bool wreck)
     settle(r);
 }
 
-static void hostile(struct rig *r, struct fz *z)
-{
-    uint8_t kind = fz_u8(z);
-    struct vqd *d = &r->d.q[kind / 4 % 2];
-    uint64_t gpa;
-    uint8_t *p;
-
-    r->honest = false;
-    switch (kind % 4) {
-    case 0:
-        gpa = d->desc + 16 * (fz_u8(z) % d->size);
-        vqd_desc(d, gpa, kind & 0x80 ? fz_u64(z) : fz_u16(z), kind & 0x40 ? fz_u32(z) : fz_u16(z),
-                 fz_u16(z), fz_u16(z));
-        break;
-    case 1:
-        gpa = d->driver + fz_u8(z) % vqd_driver_bytes(d->packed, d->size);
-        *vqd_at(d, gpa) = fz_u8(z);
-        break;
-    case 2:
-        vqd_put(d, d->driver + 2, 2, fz_u16(z));
-        break;
-    default:
-        p = rig_at(r, fz_u16(z), 8);
-        if (p)
-            fz_bytes(z, p, 8);
-    }
-}
-
 /* An honest driver gets everything that is its due, without a superfluous call of anybody's. */
 static void finish(struct rig *r)
 {
     unsigned turns = 0;
 
     r->accept = SIZE_MAX;
-    if (!r->honest)
-        start(r, r->d.features, 8);
+    if (!r->guest.honest)
+        start(r, r->guest.d.features, 8);
     kick(r, 1, false);
     check(r);
     if (r->c.waiting)
@@ -333,26 +257,24 @@ static void finish(struct rig *r)
         FZ_ASSERT(++turns < 1000);
     }
     settle(r);
-    FZ_ASSERT(r->sent == r->pending[1] && r->sent_off == 0);
+    FZ_ASSERT(r->sent == r->guest.pending[1] && r->sent_off == 0);
     reap(r, 1);
-    FZ_ASSERT(r->pending[1] == 0);
+    FZ_ASSERT(r->guest.pending[1] == 0);
     reap(r, 0);
     if (!r->blocked)
         push(r, 1000);
     reap(r, 0);
     r->again = false;
     r->rooms = 0;
-    if (r->blocked && r->pending[0] == 0) {
+    if (r->blocked && r->guest.pending[0] == 0) {
         struct chain c = {0, 1, {{IN, 10, true}}};
 
-        c.id = vd_add(&r->d, 0, c.buf, 1);
-        FZ_ASSERT(c.id >= 0);
-        r->q[0][r->pending[0]++] = c;
+        FZ_ASSERT(guest_add(&r->guest, 0, &c, false));
         kick(r, 0, false);
         FZ_ASSERT(r->rooms == 1);
         FZ_ASSERT(push(r, 10) == 10);
         reap(r, 0);
-        FZ_ASSERT(r->out == r->in && r->pending[0] == 0);
+        FZ_ASSERT(r->out == r->in && r->guest.pending[0] == 0);
     }
     check(r);
 }
@@ -366,14 +288,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     memset(&r, 0, sizeof(r));
     fz_init(&z, data, size);
-    tn_mem_init(&r.mem, r.table, REGIONS);
-    for (unsigned i = 0; i < REGIONS; i++) {
-        r.host[i] = calloc(1, region_size[i]);
-        FZ_ASSERT(r.host[i]);
-        FZ_ASSERT(tn_mem_add(&r.mem, region_gpa[i], r.host[i], region_size[i]) == 0);
-    }
+    guest_init(&r.guest, region, &r.c.virtio);
     device(&r);
-    vd_init(&r.d, &r.c.virtio, r.host[0], 0, 0x100);
     r.accept = SIZE_MAX;
     flags = fz_u8(&z);
     r.echo = flags & 1;
@@ -404,7 +320,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         case 9:
             room = tn_virtio_console_room(&r.c);
-            if (r.honest && room > 0) {
+            if (r.guest.honest && room > 0) {
                 room = room < 1000 ? room : 1000;
                 FZ_ASSERT(push(&r, room) == room);
             } else if (room == 0) {
@@ -432,13 +348,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             r.echo = what & 0x10;
             break;
         default:
-            hostile(&r, &z);
+            guest_hostile(&r.guest, &z);
         }
         check(&r);
     }
     finish(&r);
-    vd_free(&r.d);
-    for (unsigned i = 0; i < REGIONS; i++)
-        free(r.host[i]);
+    guest_free(&r.guest);
     return 0;
 }

@@ -10,21 +10,19 @@
 #define TENON_FUZZ_VIRTQ_H
 
 #include "tn_virtq.h"
-#include "fuzz.h"
+#include "ram.h"
 #include "../tests/virtq_driver.h"
 
-#define REGIONS 3
 #define FLIGHTS 16
 #define CAP     24
 
-static const uint64_t region_gpa[REGIONS] = {0, 0x4000, 0x10000000};
-static const uint64_t region_size[REGIONS] = {0x4000, 0x2000, 0x1000};
+static const struct ram_region region[REGIONS] = {
+    {0, 0x4000}, {0x4000, 0x2000}, {0x10000000, 0x1000}};
 
 struct rig {
-    uint8_t *host[REGIONS], *copy[REGIONS];
-    uint64_t dirty[REGIONS][1];
-    struct tn_mem_region table[REGIONS];
-    struct tn_mem mem;
+    struct ram ram;
+    uint8_t *copy[REGIONS];
+    uint64_t dirty[1];
     struct tn_virtq q;
     struct tn_virtq_cfg cfg; /* as started */
     bool packed, started, broken;
@@ -35,28 +33,6 @@ struct rig {
     unsigned flights;
     uint32_t lost; /* in flight before a restore: nobody will push them */
 };
-
-static uint8_t *rig_at(struct rig *r, uint64_t gpa, uint64_t len)
-{
-    for (unsigned i = 0; i < REGIONS; i++)
-        if (gpa >= region_gpa[i] && len <= region_size[i] &&
-            gpa - region_gpa[i] <= region_size[i] - len)
-            return r->host[i] + (gpa - region_gpa[i]);
-    return NULL;
-}
-
-static bool rig_holds(const struct rig *r, const struct tn_iov *v)
-{
-    uintptr_t at = (uintptr_t)v->base;
-
-    for (unsigned i = 0; i < REGIONS; i++) {
-        uintptr_t host = (uintptr_t)r->host[i];
-
-        if (at >= host && v->len <= region_size[i] && at - host <= region_size[i] - v->len)
-            return v->len > 0;
-    }
-    return false;
-}
 
 static bool same_cfg(const struct tn_virtq_cfg *a, const struct tn_virtq_cfg *b)
 {
@@ -72,8 +48,8 @@ static uint64_t any_gpa(struct fz *z)
     if (kind < 160)
         return fz_u16(z) % 0x6000;
     if (kind < 200)
-        return region_gpa[kind % REGIONS] + region_size[kind % REGIONS] - fz_u8(z) % 32;
-    return kind < 220 ? region_gpa[2] + fz_u16(z) % 0x1100 : fz_u64(z);
+        return region[kind % REGIONS].gpa + region[kind % REGIONS].size - fz_u8(z) % 32;
+    return kind < 220 ? region[2].gpa + fz_u16(z) % 0x1100 : fz_u64(z);
 }
 
 /* What the queue says of itself agrees with what was done to it. */
@@ -130,7 +106,7 @@ static void start(struct rig *r, struct fz *z)
     if (!r->packed && (size & (size - 1)))
         size = 8;
     vqd_free(&r->d);
-    vqd_init(&r->d, r->host[0], 0, 0x100 * (kind / 10 % 4), size, r->packed, flags & 1);
+    vqd_init(&r->d, r->ram.host[0], 0, 0x100 * (kind / 10 % 4), size, r->packed, flags & 1);
     cfg.desc = r->d.desc;
     cfg.driver = r->d.driver;
     cfg.device = r->d.device;
@@ -145,7 +121,7 @@ static void start(struct rig *r, struct fz *z)
         cfg.driver = any_gpa(z);
         cfg.device = any_gpa(z);
     }
-    err = tn_virtq_start(&r->q, &r->mem, &cfg);
+    err = tn_virtq_start(&r->q, &r->ram.mem, &cfg);
     if (r->started) {
         FZ_ASSERT(err == TN_ESTATE);
         return;
@@ -202,7 +178,7 @@ static void pop(struct rig *r, struct fz *z)
     }
     FZ_ASSERT(c->readable + c->writable <= cap && c->id < r->cfg.size && c->iov == iov);
     for (unsigned i = 0; i < c->readable + c->writable; i++) {
-        FZ_ASSERT(rig_holds(r, &iov[i]));
+        FZ_ASSERT(ram_holds(&r->ram, iov[i].base, iov[i].len));
         sum[i >= c->readable] += iov[i].len;
     }
     FZ_ASSERT(sum[0] == c->readable_len && sum[1] == c->writable_len);
@@ -236,7 +212,7 @@ static void push(struct rig *r, struct fz *z)
     }
     n = i;
     for (i = 0; i < REGIONS; i++)
-        memcpy(r->copy[i], r->host[i], region_size[i]);
+        memcpy(r->copy[i], r->ram.host[i], region[i].size);
     err = n == 1 ? tn_virtq_push(&r->q, chain, written[0])
                  : tn_virtq_push_many(&r->q, chain, written, (uint16_t)n);
     FZ_ASSERT(err == (r->broken ? TN_ESTATE : TN_OK));
@@ -248,7 +224,7 @@ static void push(struct rig *r, struct fz *z)
             uint32_t pos = at % 32768u, wrap = at / 32768u;
 
             word |= (uint64_t)((written[i] ? 2u : 0) | (wrap ? 0x8080u : 0)) << 48;
-            p = rig_at(r, r->cfg.desc + 16 * pos + 8, 8);
+            p = ram_at(&r->ram, r->cfg.desc + 16 * pos + 8, 8);
             FZ_ASSERT(memcmp(p, &word, 8) == 0);
             pos += chain[i].descs;
             if (pos >= r->cfg.size) {
@@ -259,25 +235,25 @@ static void push(struct rig *r, struct fz *z)
         } else {
             uint32_t elem[2] = {chain[i].id, written[i]};
 
-            p = rig_at(r, r->cfg.device + 4 + 8 * (at % r->cfg.size), 8);
+            p = ram_at(&r->ram, r->cfg.device + 4 + 8 * (at % r->cfg.size), 8);
             FZ_ASSERT(memcmp(p, elem, 8) == 0);
             at++;
         }
         for (unsigned k = 0; k < REGIONS; k++) /* this change was expected */
-            if ((uintptr_t)p - (uintptr_t)r->host[k] < region_size[k])
-                memcpy(r->copy[k] + (p - r->host[k]), p, 8);
+            if ((uintptr_t)p - (uintptr_t)r->ram.host[k] < region[k].size)
+                memcpy(r->copy[k] + (p - r->ram.host[k]), p, 8);
     }
     if (!r->broken && !r->packed) {
-        uint8_t *p = rig_at(r, r->cfg.device + 2, 2);
+        uint8_t *p = ram_at(&r->ram, r->cfg.device + 2, 2);
 
         FZ_ASSERT(memcmp(p, &at, 2) == 0); /* moved by exactly n */
         for (unsigned k = 0; k < REGIONS; k++)
-            if ((uintptr_t)p - (uintptr_t)r->host[k] < region_size[k])
-                memcpy(r->copy[k] + (p - r->host[k]), p, 2);
+            if ((uintptr_t)p - (uintptr_t)r->ram.host[k] < region[k].size)
+                memcpy(r->copy[k] + (p - r->ram.host[k]), p, 2);
     }
     FZ_ASSERT(r->q.next_used == at);
     for (i = 0; i < REGIONS; i++)
-        FZ_ASSERT(memcmp(r->copy[i], r->host[i], region_size[i]) == 0);
+        FZ_ASSERT(memcmp(r->copy[i], r->ram.host[i], region[i].size) == 0);
 }
 
 static void save_and_restore(struct rig *r, struct fz *z)
@@ -297,7 +273,7 @@ static void save_and_restore(struct rig *r, struct fz *z)
             byte[fz_u8(z) % sizeof(one)] = fz_u8(z);
         memcpy(&one, byte, sizeof(one));
     }
-    err = tn_virtq_restore(&r->q, &r->mem, &one);
+    err = tn_virtq_restore(&r->q, &r->ram.mem, &one);
     r->flights = 0;
     r->lost = 0;
     r->started = r->broken = false;
@@ -346,7 +322,7 @@ static void hostile(struct rig *r, struct fz *z)
         break;
     default:
         gpa = any_gpa(z);
-        p = rig_at(r, gpa, 8);
+        p = ram_at(&r->ram, gpa, 8);
         if (p)
             fz_bytes(z, p, 8);
     }
@@ -360,12 +336,10 @@ static void run(const uint8_t *data, size_t size, bool packed)
 
     memset(&r, 0, sizeof(r));
     fz_init(&z, data, size);
-    tn_mem_init(&r.mem, r.table, REGIONS);
+    ram_init(&r.ram, region);
     for (unsigned i = 0; i < REGIONS; i++) {
-        r.host[i] = calloc(1, region_size[i]);
-        r.copy[i] = malloc(region_size[i]);
-        FZ_ASSERT(r.host[i] && r.copy[i]);
-        FZ_ASSERT(tn_mem_add(&r.mem, region_gpa[i], r.host[i], region_size[i]) == 0);
+        r.copy[i] = malloc(region[i].size);
+        FZ_ASSERT(r.copy[i]);
     }
     for (unsigned i = 0; i < FLIGHTS; i++)
         r.slot[i] = i;
@@ -423,7 +397,7 @@ static void run(const uint8_t *data, size_t size, bool packed)
                 r.broken = r.started;
             }
             if (fz_u8(&z) % 2)
-                tn_mem_track(&r.mem, fz_u8(&z) % REGIONS, r.dirty[0]);
+                tn_mem_track(&r.ram.mem, fz_u8(&z) % REGIONS, r.dirty);
             break;
         default:
             hostile(&r, &z);
@@ -431,10 +405,9 @@ static void run(const uint8_t *data, size_t size, bool packed)
         check(&r);
     }
     vqd_free(&r.d);
-    for (unsigned i = 0; i < REGIONS; i++) {
-        free(r.host[i]);
+    ram_free(&r.ram);
+    for (unsigned i = 0; i < REGIONS; i++)
         free(r.copy[i]);
-    }
 }
 
 #endif

@@ -51,8 +51,8 @@
  *
  * LIMITS
  *   The output descriptor should be non-blocking: else a reader that stops, stops every thread that
- *   touches a device. One descriptor cannot be both input and output: dup it. An output whose reader
- *   has gone raises SIGPIPE: ignore it.
+ *   touches a device. One descriptor cannot be both input and output: dup it. An output whose
+ *   reader has gone raises SIGPIPE: ignore it.
  */
 #ifndef TN_VM_BOARD_H
 #define TN_VM_BOARD_H

@@ -49,8 +49,8 @@
  * LIMITS
  *   Without io_uring a disk's requests are served one after the other on the loop's thread, as are
  *   discards and zeroing on a block device or where the file system has no call for them: a guest
- *   can keep the loop, and every machine on it, as long as its disk takes. A device's reset waits for
- *   the requests under way, on the vCPU's thread. A disk's slots are about 300 KiB of memory.
+ *   can keep the loop, and every machine on it, as long as its disk takes. A device's reset waits
+ *   for the requests under way, on the vCPU's thread. A disk's slots are about 300 KiB of memory.
  */
 #ifndef TN_VM_DEVICES_H
 #define TN_VM_DEVICES_H
@@ -176,9 +176,8 @@ TN_API uint32_t tn_vm_devices_count(const struct tn_vm_cfg *cfg);
 
 /*
  * Makes and joins them all. Returns 0; TN_EINVAL for more than TN_VM_MAX_DISKS disks; for a disk
- * (d->refused) the errors of tn_file_init or tn_file_overlay_init, TN_EINVAL for a burst without its
- * rate; else those of tn_vm_virtio_init,
- * tn_vm_console_init. All is closed then.
+ * (d->refused) the errors of tn_file_init or tn_file_overlay_init, TN_EINVAL for a burst without
+ * its rate; else those of tn_vm_virtio_init, tn_vm_console_init. All is closed then.
  */
 TN_API int tn_vm_devices_init(struct tn_vm_devices *d, const struct tn_vm_cfg *cfg,
                               const struct tn_mem *mem, struct tn_loop *loop,

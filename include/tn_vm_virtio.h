@@ -149,8 +149,8 @@ TN_API int tn_vm_virtio_init(struct tn_vm_virtio *slot, struct tn_virtio *v, str
 
 /*
  * Resets the device, which ends its I/O, and closes what init opened. After the vCPUs have stopped
- * for good, on the loop's thread: the bus still has the window, and KVM, until the VM is closed, its
- * notifications. Nothing on a closed slot.
+ * for good, on the loop's thread: the bus still has the window, and KVM, until the VM is closed,
+ * its notifications. Nothing on a closed slot.
  */
 TN_API void tn_vm_virtio_close(struct tn_vm_virtio *slot);
 

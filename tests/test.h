@@ -47,4 +47,24 @@ static inline uint8_t *test_exact(const void *bytes, size_t len)
     return copy;
 }
 
+/* A little-endian number of n bytes. */
+static inline uint64_t test_le(const uint8_t *p, unsigned n)
+{
+    uint64_t v = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        v |= (uint64_t)p[i] << 8 * i;
+    return v;
+}
+
+/* The checksum of firmware tables: 0 when it is right. */
+static inline unsigned test_sum(const uint8_t *p, size_t n)
+{
+    unsigned s = 0;
+
+    for (size_t i = 0; i < n; i++)
+        s += p[i];
+    return s % 256;
+}
+
 #endif

@@ -9,24 +9,6 @@
 
 #define GPA 0xe0000u
 
-static uint64_t le(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << 8 * i;
-    return v;
-}
-
-static unsigned sum(const uint8_t *p, size_t n)
-{
-    unsigned s = 0;
-
-    for (size_t i = 0; i < n; i++)
-        s += p[i];
-    return s % 256;
-}
-
 /* The machine that the tests describe. */
 static struct tn_acpi_cfg usual(uint32_t cpus)
 {
@@ -270,33 +252,33 @@ static const uint8_t *find(const uint8_t *buf, size_t size, uint64_t gpa, const 
 
     assert_memory_equal(rsdp, "RSD PTR ", 8);
     assert_int_equal(rsdp[15], 2);
-    assert_int_equal(le(rsdp + 20, 4), 36);
-    assert_int_equal(sum(rsdp, 20), 0);
-    assert_int_equal(sum(rsdp, 36), 0);
-    assert_in_range(le(rsdp + 24, 8), gpa, gpa + size - 36);
-    xsdt = buf + (le(rsdp + 24, 8) - gpa);
+    assert_int_equal(test_le(rsdp + 20, 4), 36);
+    assert_int_equal(test_sum(rsdp, 20), 0);
+    assert_int_equal(test_sum(rsdp, 36), 0);
+    assert_in_range(test_le(rsdp + 24, 8), gpa, gpa + size - 36);
+    xsdt = buf + (test_le(rsdp + 24, 8) - gpa);
     assert_memory_equal(xsdt, "XSDT", 4);
-    *len = (uint32_t)le(xsdt + 4, 4);
-    assert_int_equal(sum(xsdt, *len), 0);
+    *len = (uint32_t)test_le(xsdt + 4, 4);
+    assert_int_equal(test_sum(xsdt, *len), 0);
     if (strcmp(signature, "XSDT") == 0)
         return xsdt;
     for (uint32_t i = 36; i < *len; i += 8) {
         const uint8_t *p;
 
-        assert_in_range(le(xsdt + i, 8), gpa, gpa + size - 36);
-        p = buf + (le(xsdt + i, 8) - gpa);
+        assert_in_range(test_le(xsdt + i, 8), gpa, gpa + size - 36);
+        p = buf + (test_le(xsdt + i, 8) - gpa);
         if (strcmp(signature, "DSDT") == 0 && memcmp(p, "FACP", 4) == 0) {
-            assert_in_range(le(p + 140, 8), gpa, gpa + size - 36);
-            t = buf + (le(p + 140, 8) - gpa);
+            assert_in_range(test_le(p + 140, 8), gpa, gpa + size - 36);
+            t = buf + (test_le(p + 140, 8) - gpa);
         } else if (memcmp(p, signature, 4) == 0) {
             t = p;
         }
     }
     assert_non_null(t);
     assert_memory_equal(t, signature, 4);
-    *len = (uint32_t)le(t + 4, 4);
+    *len = (uint32_t)test_le(t + 4, 4);
     assert_true(*len <= size - (size_t)(t - buf));
-    assert_int_equal(sum(t, *len), 0);
+    assert_int_equal(test_sum(t, *len), 0);
     assert_int_equal((t - buf) % 16, 0);
     return t;
 }
@@ -337,13 +319,13 @@ static void the_fadt_is_of_reduced_hardware(void **state)
     (void)state;
     assert_int_equal(len, 276);
     assert_int_equal(t[8], 6);
-    flags = (uint32_t)le(t + 112, 4);
-    assert_true(flags >> 20 & 1);                 /* HW_REDUCED_ACPI */
-    assert_true(flags >> 10 & 1);                 /* RESET_REG_SUP */
-    assert_true(flags >> 12 & 1);                 /* HEADLESS */
-    assert_true((flags & 1) && (flags >> 2 & 1)); /* WBINVD, PROC_C1 */
-    assert_true((flags >> 4 & 3) == 3);           /* no fixed power or sleep button */
-    assert_int_equal(le(t + 109, 2), 4 | 32);     /* neither VGA nor CMOS clock nor 8042 */
+    flags = (uint32_t)test_le(t + 112, 4);
+    assert_true(flags >> 20 & 1);                  /* HW_REDUCED_ACPI */
+    assert_true(flags >> 10 & 1);                  /* RESET_REG_SUP */
+    assert_true(flags >> 12 & 1);                  /* HEADLESS */
+    assert_true((flags & 1) && (flags >> 2 & 1));  /* WBINVD, PROC_C1 */
+    assert_true((flags >> 4 & 3) == 3);            /* no fixed power or sleep button */
+    assert_int_equal(test_le(t + 109, 2), 4 | 32); /* neither VGA nor CMOS clock nor 8042 */
     assert_memory_equal(t + 116, "\x01\x08\x00\x01\x64\0\0\0\0\0\0\0\xfe", 13);
     assert_memory_equal(t + 244, "\x01\x08\x00\x01\x00\x06\0\0\0\0\0\0", 12);
     assert_memory_equal(t + 256, "\x01\x08\x00\x01\x01\x06\0\0\0\0\0\0", 12);
@@ -359,8 +341,8 @@ static void the_fadt_is_of_reduced_hardware(void **state)
     cfg.sleep_status = (struct tn_acpi_reg){TN_ACPI_MEMORY, 0x123456789a};
     buf = build(&cfg, &l);
     t = find(buf, l.size, GPA, "FACP", &len);
-    assert_int_equal(le(t + 109, 2), 4 | 2);
-    assert_false(le(t + 112, 4) >> 10 & 1);
+    assert_int_equal(test_le(t + 109, 2), 4 | 2);
+    assert_false(test_le(t + 112, 4) >> 10 & 1);
     assert_memory_equal(t + 116, "\0\0\0\0\0\0\0\0\0\0\0\0", 12);
     assert_memory_equal(t + 244, "\x00\x08\x00\x01\x00\x00\x00\xd0\0\0\0\0", 12);
     assert_memory_equal(t + 256, "\x00\x08\x00\x01\x9a\x78\x56\x34\x12\0\0\0", 12);
@@ -387,20 +369,20 @@ static void the_madt_names_cpus_and_io_apic(void **state)
         }
         buf = build(&cfg, &l);
         t = find(buf, l.size, GPA, "APIC", &len);
-        assert_true(le(t + 36, 4) == (cpus[i] == 5 ? 0xfee10000 : 0xfee00000));
-        assert_int_equal(le(t + 40, 4), 0); /* PCAT_COMPAT: no PICs */
+        assert_true(test_le(t + 36, 4) == (cpus[i] == 5 ? 0xfee10000 : 0xfee00000));
+        assert_int_equal(test_le(t + 40, 4), 0); /* PCAT_COMPAT: no PICs */
         for (p = t + 44; p < t + len; p += p[1]) {
             if (p[0] == 0) {
                 assert_int_equal(p[1], 8);
                 assert_int_equal(p[2], seen);
                 assert_int_equal(p[3], cpus[i] == 5 ? sparse[seen] : seen);
-                assert_int_equal(le(p + 4, 4), 1);
+                assert_int_equal(test_le(p + 4, 4), 1);
                 seen++;
             } else if (p[0] == 1) {
                 assert_int_equal(p[1], 12);
                 assert_int_equal(p[2], cpus[i] == 5 ? 200 : cpus[i]);
-                assert_true(le(p + 4, 4) == (cpus[i] == 5 ? 0xfec10000 : 0xfec00000));
-                assert_int_equal(le(p + 8, 4), 0);
+                assert_true(test_le(p + 4, 4) == (cpus[i] == 5 ? 0xfec10000 : 0xfec00000));
+                assert_int_equal(test_le(p + 8, 4), 0);
                 ioapics++;
             } else {
                 assert_memory_equal(p, "\x04\x06\xff\x00\x00\x01", 6);

@@ -27,11 +27,10 @@ struct tn_disk_req;
 static int hook_result(const struct tn_file *f, const struct tn_disk_req *req, int res);
 #include "tn_file.h"
 
-#include <dirent.h>
 #include <linux/loop.h>
 #include <sys/sysmacros.h>
 
-#include "test.h"
+#include "temp_dir.h"
 
 #define SIZE (1u << 20)
 
@@ -214,32 +213,15 @@ static int hook_result(const struct tn_file *f, const struct tn_disk_req *req, i
 
 /* ---- a directory for each test, and nothing left open after it ---- */
 
-static char dir[256], path[300];
-static int fds_before;
-
-static int open_fds(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
+static char path[300];
 
 static int setup(void **state)
 {
-    const char *tmp = getenv("TMPDIR");
-
     (void)state;
     memset(&hook, 0, sizeof(hook));
-    snprintf(dir, sizeof(dir), "%s/tn_file.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir))
+    if (temp_make() < 0)
         return -1;
-    snprintf(path, sizeof(path), "%s/disk", dir);
-    fds_before = open_fds();
+    temp_path(path, "disk");
     return 0;
 }
 
@@ -248,8 +230,7 @@ static int teardown(void **state)
     (void)state;
     memset(&hook, 0, sizeof(hook));
     unlink(path);
-    rmdir(dir);
-    return open_fds() == fds_before ? 0 : -1;
+    return temp_remove();
 }
 
 static uint8_t pattern(uint64_t at)
@@ -260,13 +241,11 @@ static uint8_t pattern(uint64_t at)
 static void make(uint64_t size)
 {
     uint8_t *bytes = malloc(size ? size : 1);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     assert_non_null(bytes);
     for (uint64_t i = 0; i < size; i++)
         bytes[i] = pattern(i);
-    assert_true(fd >= 0 && write(fd, bytes, size) == (ssize_t)size);
-    close(fd);
+    put_file(path, bytes, size);
     free(bytes);
 }
 
@@ -396,7 +375,7 @@ static void what_cannot_be_a_disk_is_refused_by_name(void **state)
     cfg.depth = TN_FILE_DEPTH_MAX + 1;
     assert_int_equal(tn_file_init(&f, &cfg), TN_EINVAL);
     cfg.depth = 0;
-    cfg.path = dir;
+    cfg.path = temp_dir;
     assert_int_equal(tn_file_init(&f, &cfg), TN_ESYS);
     assert_int_equal(errno, EISDIR);
     cfg.read_only = true;
@@ -518,7 +497,7 @@ static void without_io_uring_it_works_all_the_same(void **state)
         hook.strip = i == 5 ? IORING_FEAT_SINGLE_MMAP : i == 6 ? IORING_FEAT_SUBMIT_STABLE : 0;
         start(&f, &cfg);
         assert_int_equal(tn_file_fd(&f), -1);
-        assert_int_equal(open_fds(), fds_before + 1);
+        assert_int_equal(open_fds(), temp_fds + 1);
         assert_int_equal(once(&f, TN_DISK_READ, 512, buf, 512), 0);
         assert_int_equal(buf[1], pattern(513));
         tn_file_complete(&f);

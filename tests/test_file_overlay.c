@@ -10,11 +10,10 @@ static int hook_fdatasync(int fd);
 #define TN_FILE_FDATASYNC hook_fdatasync
 #include "tn_file_overlay.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <sys/resource.h>
 
-#include "test.h"
+#include "temp_dir.h"
 
 #define SIZE  (17ull << 20) /* two pages of bitmap */
 #define DATA  (3 * 4096ull) /* where the data begin then */
@@ -44,29 +43,8 @@ static int hook_fdatasync(int fd)
     return hook.sync_error ? -1 : fdatasync(fd);
 }
 
-static char dir[256], base[300], over[300], copy[300];
-static int fds_before;
+static char base[300], over[300], copy[300];
 static uint8_t *base_bytes;
-
-static int open_fds(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
-static void put_file(const char *path, const uint8_t *bytes, size_t len)
-{
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    assert_true(fd >= 0 && write(fd, bytes, len) == (ssize_t)len);
-    close(fd);
-}
 
 static void get_file(const char *path, uint64_t at, uint8_t *bytes, size_t len)
 {
@@ -78,23 +56,19 @@ static void get_file(const char *path, uint64_t at, uint8_t *bytes, size_t len)
 
 static int setup(void **state)
 {
-    const char *tmp = getenv("TMPDIR");
-
     (void)state;
     memset(&hook, 0, sizeof(hook));
-    snprintf(dir, sizeof(dir), "%s/tn_overlay.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir))
+    if (temp_make() < 0)
         return -1;
-    snprintf(base, sizeof(base), "%s/base", dir);
-    snprintf(over, sizeof(over), "%s/over", dir);
-    snprintf(copy, sizeof(copy), "%s/copy", dir);
+    temp_path(base, "base");
+    temp_path(over, "over");
+    temp_path(copy, "copy");
     base_bytes = malloc(SIZE);
     if (!base_bytes)
         return -1;
     for (uint64_t i = 0; i < SIZE; i++)
         base_bytes[i] = (uint8_t)(i * 13 + i / 512 + 1);
     put_file(base, base_bytes, SIZE);
-    fds_before = open_fds();
     return 0;
 }
 
@@ -105,8 +79,7 @@ static int teardown(void **state)
     unlink(base);
     unlink(over);
     unlink(copy);
-    rmdir(dir);
-    return open_fds() == fds_before ? 0 : -1;
+    return temp_remove();
 }
 
 /* The base is as it was, byte for byte. */

@@ -14,24 +14,6 @@ struct seen {
     uint8_t extint_apic, extint_pin, nmi_apic, nmi_pin;
 };
 
-static unsigned le(const uint8_t *p, unsigned n)
-{
-    unsigned v = 0;
-
-    for (unsigned i = 0; i < n; i++)
-        v |= (unsigned)p[i] << 8 * i;
-    return v;
-}
-
-static unsigned sum(const uint8_t *p, size_t n)
-{
-    unsigned s = 0;
-
-    for (size_t i = 0; i < n; i++)
-        s += p[i];
-    return s % 256;
-}
-
 /* Reads a table of size bytes that lies at gpa; every byte of it must be accounted for. */
 static void parse(const uint8_t *buf, size_t size, uint64_t gpa, struct seen *s)
 {
@@ -43,26 +25,26 @@ static void parse(const uint8_t *buf, size_t size, uint64_t gpa, struct seen *s)
     for (unsigned i = 0; i < 256; i++)
         s->pin_of[i] = -1;
     assert_memory_equal(buf, "_MP_", 4);
-    assert_int_equal(le(buf + 4, 4), gpa + 16);
+    assert_int_equal(test_le(buf + 4, 4), gpa + 16);
     assert_int_equal(buf[8], 1); /* in units of 16 bytes */
     assert_int_equal(buf[9], 4);
-    assert_int_equal(sum(buf, 16), 0);
-    assert_int_equal(le(buf + 11, 4), 0); /* features */
+    assert_int_equal(test_sum(buf, 16), 0);
+    assert_int_equal(test_le(buf + 11, 4), 0); /* features */
     assert_int_equal(buf[15], 0);
 
     assert_memory_equal(t, "PCMP", 4);
-    len = le(t + 4, 2);
+    len = test_le(t + 4, 2);
     assert_int_equal(len, size - 16);
     assert_int_equal(t[6], 4);
-    assert_int_equal(sum(t, len), 0);
+    assert_int_equal(test_sum(t, len), 0);
     for (unsigned i = 8; i < 28; i++)
         assert_true(t[i] >= ' ' && t[i] <= '~');
-    assert_int_equal(le(t + 28, 4), 0);
-    assert_int_equal(le(t + 32, 2), 0);
-    assert_int_equal(le(t + 40, 4), 0);
-    s->lapic = le(t + 36, 4);
+    assert_int_equal(test_le(t + 28, 4), 0);
+    assert_int_equal(test_le(t + 32, 2), 0);
+    assert_int_equal(test_le(t + 40, 4), 0);
+    s->lapic = (uint32_t)test_le(t + 36, 4);
     p = t + 44;
-    for (unsigned i = 0; i < le(t + 34, 2); i++) {
+    for (unsigned i = 0; i < test_le(t + 34, 2); i++) {
         assert_true(p[0] >= last); /* entries are sorted by type */
         last = p[0];
         switch (p[0]) {
@@ -73,10 +55,10 @@ static void parse(const uint8_t *buf, size_t size, uint64_t gpa, struct seen *s)
                 s->boot++;
                 s->boot_id = p[1];
             }
-            s->signature = le(p + 4, 4);
-            s->features = le(p + 8, 4);
-            assert_int_equal(le(p + 12, 4), 0);
-            assert_int_equal(le(p + 16, 4), 0);
+            s->signature = (uint32_t)test_le(p + 4, 4);
+            s->features = (uint32_t)test_le(p + 8, 4);
+            assert_int_equal(test_le(p + 12, 4), 0);
+            assert_int_equal(test_le(p + 16, 4), 0);
             p += 20;
             continue;
         case 1:
@@ -88,12 +70,12 @@ static void parse(const uint8_t *buf, size_t size, uint64_t gpa, struct seen *s)
             s->ioapics++;
             s->ioapic_id = p[1];
             assert_int_equal(p[3], 1);
-            s->ioapic = le(p + 4, 4);
+            s->ioapic = (uint32_t)test_le(p + 4, 4);
             break;
         case 3:
             s->irqs++;
             assert_int_equal(p[1], 0);
-            assert_int_equal(le(p + 2, 2), 0);
+            assert_int_equal(test_le(p + 2, 2), 0);
             assert_int_equal(p[4], 0);
             assert_int_equal(s->pin_of[p[5]], -1);
             assert_int_equal(p[6], s->ioapic_id);
@@ -101,7 +83,7 @@ static void parse(const uint8_t *buf, size_t size, uint64_t gpa, struct seen *s)
             break;
         case 4:
             s->locals++;
-            assert_int_equal(le(p + 2, 2), 0);
+            assert_int_equal(test_le(p + 2, 2), 0);
             if (p[1] == 3) {
                 s->extint_apic = p[6];
                 s->extint_pin = p[7];

@@ -1,174 +1,25 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "tn_virtio.h"
 
-#include "test.h"
-#include "virtio_driver.h"
+#include "virtio_toy.h"
 
-#define RAM   0x10000u
-#define RINGS 0x1000u
-#define DATA  0x8000u
-
-#define ACK    TN_VIRTIO_S_ACKNOWLEDGE
-#define DRV    (ACK | TN_VIRTIO_S_DRIVER)
-#define FOK    (DRV | TN_VIRTIO_S_FEATURES_OK)
-#define DOK    (FOK | TN_VIRTIO_S_DRIVER_OK)
-#define RESET  TN_VIRTIO_S_NEEDS_RESET
-#define FAILED TN_VIRTIO_S_FAILED
-
-/* A device that adds one to each byte of what it reads. */
-struct dev {
-    struct tn_virtio v;
-    struct tn_virtio_queue queue[3];
-    struct tn_mem mem;
-    struct tn_mem_region region[1];
-    struct tn_virtio_ops ops;
-    struct tn_virtio_cfg cfg;
-    struct vd d;
-    uint8_t config[8];
-    _Alignas(8) uint8_t ram[RAM];
-    uint64_t asked;   /* the features that accept saw */
-    uint64_t refuses; /* features that it does not work with */
-    int activate;     /* what activate returns */
-    bool breaks;      /* activate calls tn_virtio_needs_reset */
-    unsigned accepts, activates, resets, notifies, config_writes, interrupts, config_interrupts;
-    uint32_t notified, wrote_off, wrote, interrupted;
-    unsigned wrote_width;
-    uint8_t status_in_reset;
-    uint64_t desc_in_reset;
-    bool ran_in_reset, ran_in_activate;
-};
-
-static bool on_accept(void *ctx, uint64_t features)
+static struct toy *dev_new(void)
 {
-    struct dev *dev = ctx;
-
-    dev->accepts++;
-    dev->asked = features;
-    return (features & dev->refuses) == 0;
-}
-
-static int on_activate(void *ctx)
-{
-    struct dev *dev = ctx;
-
-    dev->activates++;
-    dev->ran_in_activate = dev->queue[0].q.started && tn_virtio_live(&dev->v);
-    if (dev->breaks)
-        tn_virtio_needs_reset(&dev->v);
-    return dev->activate;
-}
-
-static void on_reset(void *ctx)
-{
-    struct dev *dev = ctx;
-
-    dev->resets++;
-    dev->status_in_reset = dev->v.status;
-    dev->desc_in_reset = dev->queue[0].desc;
-    dev->ran_in_reset = dev->queue[0].q.started || dev->queue[1].q.started;
-    tn_virtio_needs_reset(&dev->v); /* of no consequence here */
-    tn_virtio_signal(&dev->v, 0);
-}
-
-static void on_notify(void *ctx, uint32_t queue)
-{
-    struct dev *dev = ctx;
-    struct tn_virtq *q = &dev->queue[queue].q;
-    struct tn_virtq_chain chain;
-    struct tn_iov iov[8];
-    int n;
-
-    dev->notifies++;
-    dev->notified = queue;
-    while ((n = tn_virtq_pop(q, &chain, iov, COUNT(iov))) > 0) {
-        uint32_t done = 0;
-
-        if (chain.readable == 1 && chain.writable == 1) {
-            for (; done < chain.readable_len && done < chain.writable_len; done++)
-                iov[1].base[done] = (uint8_t)(iov[0].base[done] + 1);
-        }
-        tn_virtq_push(q, &chain, done);
-    }
-    if (n < 0)
-        tn_virtio_needs_reset(&dev->v);
-    else
-        tn_virtio_signal(&dev->v, queue);
-}
-
-static void on_config_write(void *ctx, uint32_t off, unsigned width, uint32_t value)
-{
-    struct dev *dev = ctx;
-
-    dev->config_writes++;
-    dev->wrote_off = off;
-    dev->wrote_width = width;
-    dev->wrote = value;
-}
-
-static void on_interrupt(void *ctx, uint32_t queue)
-{
-    struct dev *dev = ctx;
-
-    dev->interrupts++;
-    dev->interrupted = queue;
-    if (queue == TN_VIRTIO_CONFIG)
-        dev->config_interrupts++;
-}
-
-static struct dev *dev_new(void)
-{
-    struct dev *dev = calloc(1, sizeof(*dev));
-    struct tn_virtio_ops ops = {on_accept, on_activate, on_reset, on_notify, on_config_write};
-    struct tn_virtio_cfg cfg = {
-        63,          TN_VIRTIO_F_RING | TN_VIRTIO_F_IN_ORDER | 1u << 5 | 1ull << 50,
-        64,          COUNT(dev->queue),
-        dev->queue,  &dev->mem,
-        dev->config, sizeof(dev->config),
-        &dev->ops,   dev};
+    struct toy *dev = calloc(1, sizeof(*dev));
 
     assert_non_null(dev);
-    dev->ops = ops;
-    dev->cfg = cfg;
-    for (uint8_t i = 0; i < sizeof(dev->config); i++)
-        dev->config[i] = (uint8_t)(0x10 + i);
-    tn_mem_init(&dev->mem, dev->region, 1);
-    assert_int_equal(tn_mem_add(&dev->mem, 0, dev->ram, RAM), 0);
-    assert_int_equal(tn_virtio_init(&dev->v, &dev->cfg), 0);
-    tn_virtio_connect(&dev->v, on_interrupt, dev);
-    vd_init(&dev->d, &dev->v, dev->ram, 0, RINGS);
+    toy_init(dev, TN_VIRTIO_F_RING | TN_VIRTIO_F_IN_ORDER | 1u << 5 | 1ull << 50, 3);
     return dev;
 }
 
-static void dev_free(struct dev *dev)
+static void dev_free(struct toy *dev)
 {
     vd_free(&dev->d);
     free(dev);
 }
 
-/* One good request; the device must run. */
-static void io(struct dev *dev, uint32_t queue)
-{
-    struct vqd_buf buf[2] = {{DATA, 4, false}, {DATA + 0x100, 8, true}};
-    uint32_t len = 0;
-
-    memcpy(dev->ram + DATA, "HAL.", 4);
-    memset(dev->ram + DATA + 0x100, 0, 8);
-    assert_true(vd_request(&dev->d, queue, buf, 2, &len));
-    assert_int_equal(len, 4);
-    assert_memory_equal(dev->ram + DATA + 0x100, "IBM/\0\0\0\0", 8);
-}
-
-/* Reset, bring-up, one request: what must work after anything. */
-static void revive(struct dev *dev)
-{
-    assert_true(vd_up(&dev->d, TN_VIRTIO_F_RING_PACKED, 3, 16));
-    io(dev, 2);
-    assert_true(vd_up(&dev->d, 0, 3, 16));
-    io(dev, 0);
-}
-
 /* Brings the driver to a status: any of ACK, DRV, FOK, DOK with RESET and FAILED on top. */
-static void go(struct dev *dev, uint8_t status)
+static void go(struct toy *dev, uint8_t status)
 {
     static const uint8_t step[] = {ACK, DRV, FOK, DOK};
     uint8_t progress = status % 64;
@@ -212,7 +63,7 @@ static const uint8_t every_status[] = {
 
 static void init_limits(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     struct tn_virtio_cfg cfg;
     static struct tn_virtio v;
     static const uint16_t bad_size[] = {0, 3, 65, 32769, 65535};
@@ -259,7 +110,7 @@ static void init_limits(void **state)
 /* Every status there is, and every byte that the driver may write. */
 static void b08_status_table(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const uint8_t move[][2] = {{0, ACK}, {0, DRV}, {ACK, DRV}, {DRV, FOK}, {FOK, DOK}};
 
     (void)state;
@@ -287,13 +138,13 @@ static void b08_status_table(void **state)
             assert_int_equal(tn_virtio_queue_open(&dev->v), expect == FOK);
         }
     }
-    revive(dev);
+    toy_revive(dev);
     dev_free(dev);
 }
 
 static void b08_features_are_fixed_by_features_ok(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     for (size_t i = 0; i < COUNT(every_status); i++) {
@@ -313,7 +164,7 @@ static void b08_features_are_fixed_by_features_ok(void **state)
 
 static void features_words(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const uint32_t none[] = {2, 3, 31, 32, 33, 0x80000000, 0xffffffff};
 
     (void)state;
@@ -339,7 +190,7 @@ static void features_words(void **state)
 
 static void features_ok_can_be_refused(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const uint64_t bad[] = {0,
                                    1u << 5, /* no VERSION_1 */
                                    TN_VIRTIO_F_VERSION_1 | 1u << 6,
@@ -393,7 +244,7 @@ static void a13_geometry_is_checked_at_driver_ok(void **state)
         {0, 16, 0xffffffffffff0000, 0, 0},
         {0, 16, 0, 0, RAM - 16},
     };
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     for (size_t i = 0; i < COUNT(row); i++) {
@@ -412,19 +263,19 @@ static void a13_geometry_is_checked_at_driver_ok(void **state)
         assert_int_equal(dev->config_interrupts, 1); /* 2.1.2 */
         for (size_t k = 0; k < COUNT(dev->queue); k++)
             assert_false(dev->queue[k].q.started);
-        revive(dev);
+        toy_revive(dev);
     }
     assert_true(vd_negotiate(&dev->d, TN_VIRTIO_F_RING_PACKED));
     assert_true(vd_queues(&dev->d, 3, 13)); /* of no consequence in a packed ring */
     vd_set_status(&dev->d, DOK);
-    io(dev, 0);
+    toy_io(dev, 0);
     dev_free(dev);
 }
 
 /* The registers are read at DRIVER_OK, and never again (A15, A16). */
 static void a14_geometry_is_frozen(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     assert_true(vd_up(&dev->d, TN_VIRTIO_F_RING | TN_VIRTIO_F_IN_ORDER, 3, 16));
@@ -435,16 +286,16 @@ static void a14_geometry_is_frozen(void **state)
     dev->queue[0].driver = 3;
     dev->queue[0].ready = false;
     dev->v.cfg.queue_size = 1;
-    io(dev, 0);
+    toy_io(dev, 0);
     tn_virtio_status_write(&dev->v, DOK); /* a second time: nothing */
     assert_int_equal(dev->activates, 1);
-    io(dev, 0);
+    toy_io(dev, 0);
     dev_free(dev);
 }
 
 static void a17_notify_of_no_queue(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const uint32_t bad[] = {3, 4, 16, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
 
     (void)state;
@@ -475,7 +326,7 @@ static void a17_notify_of_no_queue(void **state)
 
 static void a20_reset_stops_the_queues(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     struct vqd_buf buf = {DATA, 4, true};
     struct tn_virtq_chain chain;
     struct tn_iov iov[4];
@@ -502,13 +353,13 @@ static void a20_reset_stops_the_queues(void **state)
     assert_true(dev->v.features == 0);
     assert_true(vd_up(&dev->d, 0, 3, 16));
     assert_int_equal(tn_virtq_push(&dev->queue[0].q, &chain, 4), TN_ESTATE); /* the run before */
-    io(dev, 0);
+    toy_io(dev, 0);
     dev_free(dev);
 }
 
 static void a28_ring_outside_ram_is_not_restored(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     struct tn_virtio_state s;
 
     (void)state;
@@ -521,20 +372,20 @@ static void a28_ring_outside_ram_is_not_restored(void **state)
         assert_false(dev->queue[i].q.started);
     tn_virtio_notify(&dev->v, 0);
     assert_int_equal(dev->notifies, 0);
-    revive(dev);
+    toy_revive(dev);
     dev_free(dev);
 }
 
 static void b01_config_stays_inside(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const uint32_t off[] = {
         0, 1,  2,  3,          4,          5,          6,          7,          8,
         9, 12, 16, 0x7ffffffe, 0x80000000, 0xfffffffc, 0xfffffffd, 0xfffffffe, 0xffffffff};
     static const unsigned width[] = {0, 1, 2, 3, 4, 5, 8, 16, 0x80000001, 0xffffffff};
 
     (void)state;
-    for (uint32_t len = 0; len <= sizeof(dev->config); len++) {
+    for (uint32_t len = 0; len <= TOY_CONFIG; len++) {
         uint8_t *exact = test_exact(dev->config, len);
 
         dev->v.cfg.config = len > 0 ? exact : NULL;
@@ -568,7 +419,7 @@ static void b01_config_stays_inside(void **state)
 
 static void config_is_written_after_features_ok(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     for (size_t i = 0; i < COUNT(every_status); i++) {
@@ -583,7 +434,7 @@ static void config_is_written_after_features_ok(void **state)
 
 static void b09_activation_fails(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     dev->activate = TN_ESYS;
@@ -598,13 +449,13 @@ static void b09_activation_fails(void **state)
     assert_int_equal(vd_status(&dev->d), DOK | RESET);
     assert_int_equal(dev->config_interrupts, 2);
     dev->breaks = false;
-    revive(dev);
+    toy_revive(dev);
     dev_free(dev);
 }
 
 static void needs_reset_stands_still(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     struct tn_virtq_chain chain;
     struct tn_iov iov[4];
 
@@ -625,19 +476,19 @@ static void needs_reset_stands_still(void **state)
     tn_virtio_config_changed(&dev->v);
     tn_virtio_signal(&dev->v, 0);
     assert_int_equal(dev->interrupts, 1);
-    revive(dev);
+    toy_revive(dev);
 
     assert_true(vd_up(&dev->d, 0, 3, 16)); /* the driver gives up */
     vd_set_status(&dev->d, DOK | FAILED);
     assert_int_equal(tn_virtq_pop(&dev->queue[0].q, &chain, iov, 4), TN_EPROTO);
-    revive(dev);
+    toy_revive(dev);
     dev_free(dev);
 }
 
 /* A ring that the driver broke is found by the device (a05, a head that there is not). */
 static void broken_ring_needs_reset(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     assert_true(vd_up(&dev->d, 0, 3, 16));
@@ -649,13 +500,13 @@ static void broken_ring_needs_reset(void **state)
     dev->notifies = 0;
     vd_kick(&dev->d, 1);
     assert_int_equal(dev->notifies, 0);
-    revive(dev);
+    toy_revive(dev);
     dev_free(dev);
 }
 
 static void config_generation(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     uint32_t before = dev->v.generation;
 
     (void)state;
@@ -675,7 +526,7 @@ static void config_generation(void **state)
 
 static void requests_in_every_format(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
 
     (void)state;
     for (unsigned i = 0; i < 16; i++) {
@@ -693,7 +544,7 @@ static void requests_in_every_format(void **state)
             dev->interrupts = 0;
             if (want & TN_VIRTIO_F_EVENT_IDX)
                 vqd_interrupt_at(&dev->d.q[2], dev->d.q[2].reaped);
-            io(dev, 2);
+            toy_io(dev, 2);
             assert_int_equal(dev->interrupts, 1);
             assert_int_equal(dev->interrupted, 2);
         }
@@ -701,7 +552,7 @@ static void requests_in_every_format(void **state)
             continue;
         vqd_interrupts(&dev->d.q[2], false);
         dev->interrupts = 0;
-        io(dev, 2);
+        toy_io(dev, 2);
         assert_int_equal(dev->interrupts, 0);
     }
     dev_free(dev);
@@ -710,7 +561,7 @@ static void requests_in_every_format(void **state)
 /* Without operations, and without a transport. */
 static void works_without_ops_and_transport(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const struct tn_virtio_ops none;
 
     (void)state;
@@ -729,7 +580,7 @@ static void works_without_ops_and_transport(void **state)
 /* Saved in every status, taken over by another device; saved again, it is the same. */
 static void restore_in_every_status(void **state)
 {
-    struct dev *dev = dev_new(), *other = dev_new();
+    struct toy *dev = dev_new(), *other = dev_new();
     struct tn_virtio_state a, b;
 
     (void)state;
@@ -749,7 +600,7 @@ static void restore_in_every_status(void **state)
         struct vd d;
 
         assert_true(vd_up(&dev->d, i ? TN_VIRTIO_F_RING_PACKED : 0, 2, 16));
-        io(dev, 1);
+        toy_io(dev, 1);
         tn_virtio_save(&dev->v, &a);
         memcpy(other->ram, dev->ram, RAM);
         assert_int_equal(tn_virtio_restore(&other->v, &a), 0);
@@ -760,15 +611,15 @@ static void restore_in_every_status(void **state)
         other->d.ram = other->ram;
         for (size_t k = 0; k < 2; k++)
             other->d.q[k].ram = other->ram;
-        io(other, 1);
-        io(other, 0);
+        toy_io(other, 1);
+        toy_io(other, 0);
         other->d = d;
         tn_virtio_needs_reset(&dev->v); /* broken while it ran */
         tn_virtio_save(&dev->v, &a);
         assert_int_equal(tn_virtio_restore(&other->v, &a), 0);
         tn_virtio_save(&other->v, &b);
         assert_memory_equal(&a, &b, sizeof(a));
-        revive(other);
+        toy_revive(other);
     }
     assert_true(vd_negotiate(&dev->d, 0)); /* broken because a queue did not start */
     assert_true(vd_queues(&dev->d, 2, 16));
@@ -776,19 +627,19 @@ static void restore_in_every_status(void **state)
     vd_set_status(&dev->d, DOK);
     tn_virtio_save(&dev->v, &a);
     assert_int_equal(tn_virtio_restore(&other->v, &a), 0);
-    revive(other);
+    toy_revive(other);
     dev_free(dev);
     dev_free(other);
 }
 
 static void e01_hostile_state(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     struct tn_virtio_state good, bad, before, after;
 
     (void)state;
     assert_true(vd_up(&dev->d, TN_VIRTIO_F_EVENT_IDX, 2, 16));
-    io(dev, 0);
+    toy_io(dev, 0);
     tn_virtio_save(&dev->v, &good);
     before = good;
 #define REFUSED(error, ...)                                        \
@@ -858,7 +709,7 @@ static void e01_hostile_state(void **state)
 /* A broken device whose rings run in part, or the rings' own validators: the device is reset. */
 static void e01_hostile_rings(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     struct tn_virtio_state good, bad;
     static const struct tn_virtq_state stopped = {.version = TN_VIRTQ_VERSION};
 
@@ -872,7 +723,7 @@ static void e01_hostile_rings(void **state)
         assert_int_equal(tn_virtio_restore(&dev->v, &bad), err); \
         assert_int_equal(tn_virtio_status_read(&dev->v), 0);     \
         assert_false(dev->queue[0].q.started);                   \
-        revive(dev);                                             \
+        toy_revive(dev);                                         \
     } while (0)
     RESET_BY(TN_EUNSUP, bad.queue[1].ring.version = 9);
     RESET_BY(TN_EFORMAT, bad.queue[1].ring.zero = 9);
@@ -894,13 +745,13 @@ static void e01_hostile_rings(void **state)
 /* Any one byte of a state may be anything: refused, or a device that works. */
 static void e01_every_byte(void **state)
 {
-    struct dev *dev = dev_new();
+    struct toy *dev = dev_new();
     static const uint8_t with[] = {0x01, 0x80, 0xff, 0x40, 0x08};
     struct tn_virtio_state good, bad, again;
 
     (void)state;
     assert_true(vd_up(&dev->d, TN_VIRTIO_F_RING_PACKED, 3, 16));
-    io(dev, 1);
+    toy_io(dev, 1);
     tn_virtio_save(&dev->v, &good);
     for (size_t i = 0; i < 5 * sizeof(good.queue[0]); i++) {
         for (size_t k = 0; k < COUNT(with); k++) {
@@ -911,7 +762,7 @@ static void e01_every_byte(void **state)
                 assert_memory_equal(&bad, &again, sizeof(bad));
                 vd_kick(&dev->d, 0);
             }
-            revive(dev);
+            toy_revive(dev);
         }
     }
     dev_free(dev);

@@ -424,10 +424,10 @@ static void configuration_space(void **state)
     assert_int_equal(config(r, 28, 4), 16);
     assert_int_equal(config(r, 32, 1), 1);
     assert_int_equal(config(r, 34, 2), 3);
-    assert_int_equal(config(r, 36, 4), 1u << 22);
+    assert_int_equal(config(r, 36, 4), 1u << 16);
     assert_int_equal(config(r, 40, 4), 8);
     assert_int_equal(config(r, 44, 4), 1);
-    assert_int_equal(config(r, 48, 4), 1u << 22);
+    assert_int_equal(config(r, 48, 4), 1u << 16);
     assert_int_equal(config(r, 52, 4), 8);
     assert_int_equal(config(r, 56, 1), 1);
     assert_int_equal(config(r, 57, 4), 0);
@@ -731,9 +731,9 @@ static void c02_segments(void **state)
         rig_init(r, &cfg);
     }
     rig_up(r, ALL);
-    segment(r, 0, 5, 1u << 22, 0);
+    segment(r, 0, 5, 1u << 16, 0);
     assert_int_equal(request(r, TN_VIRTIO_BLK_T_DISCARD, 0, 16, 0), 0);
-    segment(r, 0, 5, (1u << 22) + 1, 0);
+    segment(r, 0, 5, (1u << 16) + 1, 0);
     assert_int_equal(request(r, TN_VIRTIO_BLK_T_DISCARD, 0, 16, 0), 1);
     assert_int_equal(r->be.logged, 1);
     rig_free(r);

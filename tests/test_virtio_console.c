@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "tn_virtio_console.h"
 
-#include "test.h"
-#include "virtio_driver.h"
+#include "virtio_rig.h"
 
 #define RAM   0x10000u /* bytes of each of two regions that touch, but not in this process */
 #define SIZE  16u      /* descriptors of a queue */
@@ -12,9 +11,7 @@
 /* A console, its surroundings, and a guest. */
 struct rig {
     struct tn_virtio_console c;
-    struct tn_mem_region region[2];
-    struct tn_mem mem;
-    uint8_t *ram[2];
+    struct ram ram;
     struct vd d;
     struct vqd *rx, *tx; /* in it */
     bool indirect;
@@ -27,13 +24,6 @@ struct rig {
     const uint8_t *source; /* what the room callback pushes on from */
     size_t source_len;
     const char *echo; /* what the sink pushes */
-};
-
-static const uint64_t all_rings[] = {
-    0,
-    TN_VIRTIO_F_EVENT_IDX | TN_VIRTIO_F_INDIRECT_DESC,
-    TN_VIRTIO_F_RING_PACKED,
-    TN_VIRTIO_F_RING_PACKED | TN_VIRTIO_F_EVENT_IDX | TN_VIRTIO_F_INDIRECT_DESC,
 };
 
 static size_t on_tx(void *ctx, const uint8_t *bytes, size_t len)
@@ -81,15 +71,10 @@ static void on_irq(void *ctx, uint32_t queue)
         r->irq[queue]++;
 }
 
-static uint8_t *at(struct rig *r, uint64_t gpa)
-{
-    return r->ram[gpa / RAM] + gpa % RAM;
-}
-
 static void rig_device(struct rig *r)
 {
     struct tn_virtio_console_cfg cfg = {
-        &r->mem, SIZE, TN_VIRTIO_F_RING, r, on_tx, on_room, on_again, 80, 25};
+        &r->ram.mem, SIZE, TN_VIRTIO_F_RING, r, on_tx, on_room, on_again, 80, 25};
 
     assert_int_equal(tn_virtio_console_init(&r->c, &cfg), 0);
     tn_virtio_connect(&r->c.virtio, on_irq, r);
@@ -100,24 +85,17 @@ static struct rig *rig_new(void)
     struct rig *r = calloc(1, sizeof(*r));
 
     assert_non_null(r);
-    tn_mem_init(&r->mem, r->region, 2);
-    for (unsigned i = 0; i < 2; i++) {
-        r->ram[i] = aligned_alloc(4096, RAM);
-        assert_non_null(r->ram[i]);
-        memset(r->ram[i], 0, RAM);
-        assert_int_equal(tn_mem_add(&r->mem, i * RAM, r->ram[i], RAM), 0);
-    }
+    ram_init(&r->ram, RAM);
     r->accept = SIZE_MAX;
     rig_device(r);
-    vd_init(&r->d, &r->c.virtio, r->ram[0], 0, 0x1000);
+    vd_init(&r->d, &r->c.virtio, r->ram.host[0], 0, 0x1000);
     return r;
 }
 
 static void rig_free(struct rig *r)
 {
     vd_free(&r->d);
-    free(r->ram[0]);
-    free(r->ram[1]);
+    ram_free(&r->ram);
     free(r);
 }
 
@@ -171,22 +149,6 @@ static void give_one(struct rig *r, struct vqd *d, uint64_t addr, uint32_t len)
     give(r, d, &buf, 1);
 }
 
-/* Reaps one chain, which must be there; returns its length. */
-static uint32_t take(struct vqd *d)
-{
-    uint32_t len = 0;
-
-    assert_true(vqd_reap(d, &len) >= 0);
-    return len;
-}
-
-static void none(struct vqd *d)
-{
-    uint32_t len;
-
-    assert_int_equal(vqd_reap(d, &len), -1);
-}
-
 static void must_be_broken(struct rig *r)
 {
     assert_int_equal(tn_virtio_status_read(&r->c.virtio), 15 | TN_VIRTIO_S_NEEDS_RESET);
@@ -203,7 +165,7 @@ static void works_again(struct rig *r, uint64_t ring)
     driver_start(r, ring, 3);
     driver_ok(r);
     r->out_len = 0;
-    memcpy(at(r, DATA), "hello", 5);
+    memcpy(ram_at(&r->ram, DATA), "hello", 5);
     give_one(r, r->tx, DATA, 5);
     notify(r, 1);
     assert_int_equal(r->out_len, 5);
@@ -213,7 +175,7 @@ static void works_again(struct rig *r, uint64_t ring)
     notify(r, 0);
     assert_int_equal(tn_virtio_console_push(&r->c, (const uint8_t *)"world", 5), 5);
     assert_int_equal(take(r->rx), 5);
-    assert_memory_equal(at(r, DATA), "world", 5);
+    assert_memory_equal(ram_at(&r->ram, DATA), "world", 5);
 }
 
 static void a_bad_cfg_is_refused(void **state)
@@ -416,7 +378,7 @@ static void output_arrives_whole_and_in_order(void **state)
 
         for (size_t i = 0; i < 2 * RAM; i++)
             if (i >= DATA)
-                *at(r, i) = (uint8_t)test_random(&x);
+                *ram_at(&r->ram, i) = (uint8_t)test_random(&x);
         for (size_t i = 0; i < 5 * COUNT(row); i++) {
             size_t j = i % COUNT(row), off = 0;
             struct vqd_buf buf[4];
@@ -431,7 +393,7 @@ static void output_arrives_whole_and_in_order(void **state)
             notify(r, 1);
             for (uint32_t b = 0; b < row[j].n; b++)
                 for (uint32_t n = 0; n < row[j].len[b]; n++)
-                    assert_int_equal(r->out[off++], *at(r, row[j].addr[b] + n));
+                    assert_int_equal(r->out[off++], *ram_at(&r->ram, row[j].addr[b] + n));
             assert_int_equal(r->out_len, off);
             assert_int_equal(take(r->tx), 0);
             none(r->tx);
@@ -462,7 +424,7 @@ static void a_slow_sink_gets_every_byte_once(void **state)
 
             if (chains < 200 && vqd_add(r->tx, buf, 2) >= 0) {
                 for (uint32_t i = 0; i < a + b; i++, len++)
-                    sent[len] = *at(r, DATA + len) = (uint8_t)test_random(&x);
+                    sent[len] = *ram_at(&r->ram, DATA + len) = (uint8_t)test_random(&x);
                 chains++;
                 if (test_random(&x) % 2)
                     notify(r, 1);
@@ -621,10 +583,10 @@ static void input_fills_the_buffers_in_order(void **state)
         assert_int_equal(tn_virtio_console_push(&r->c, exact, 12), 12);
         assert_int_equal(take(r->rx), 12);
         for (unsigned i = 0; i < 5; i++)
-            assert_int_equal(*at(r, 0xfffe + i), bytes[i]);
-        assert_memory_equal(at(r, DATA + 1), bytes + 5, 7);
-        assert_int_equal(*at(r, DATA), 0);
-        assert_int_equal(*at(r, DATA + 8), 0);
+            assert_int_equal(*ram_at(&r->ram, 0xfffe + i), bytes[i]);
+        assert_memory_equal(ram_at(&r->ram, DATA + 1), bytes + 5, 7);
+        assert_int_equal(*ram_at(&r->ram, DATA), 0);
+        assert_int_equal(*ram_at(&r->ram, DATA + 8), 0);
         assert_int_equal(r->irq[0], 1);
         free(exact);
 
@@ -643,10 +605,10 @@ static void input_fills_the_buffers_in_order(void **state)
         assert_int_equal(take(r->rx), 200);
         assert_int_equal(take(r->rx), 1);
         none(r->rx);
-        assert_memory_equal(at(r, DATA + 0x100), bytes, 100);
-        assert_memory_equal(at(r, DATA + 0x200), bytes + 100, 200);
-        assert_memory_equal(at(r, DATA + 0x300), bytes + 300, 1);
-        assert_int_equal(*at(r, DATA + 0x301), 0);
+        assert_memory_equal(ram_at(&r->ram, DATA + 0x100), bytes, 100);
+        assert_memory_equal(ram_at(&r->ram, DATA + 0x200), bytes + 100, 200);
+        assert_memory_equal(ram_at(&r->ram, DATA + 0x300), bytes + 300, 1);
+        assert_int_equal(*ram_at(&r->ram, DATA + 0x301), 0);
         assert_int_equal(r->irq[0], 2);
 
         /* Nothing to push takes nothing. */
@@ -683,7 +645,7 @@ static void c26_a_source_waits_for_the_guest(void **state)
             assert_int_equal(take(r->rx), 10);
             none(r->rx);
         }
-        assert_memory_equal(at(r, DATA), bytes, 100);
+        assert_memory_equal(ram_at(&r->ram, DATA), bytes, 100);
         assert_int_equal(r->source_len, 0);
 
         /* A source that waits for nothing is not called, and the guest need not kick. */
@@ -739,7 +701,7 @@ static void c14_empty_buffers_do_not_hold_the_source_up(void **state)
     tn_virtio_console_flush(&r->c);
     assert_int_equal(r->rooms, 2);
     assert_int_equal(r->source_len, 0);
-    assert_int_equal(*at(r, DATA), 'h');
+    assert_int_equal(*ram_at(&r->ram, DATA), 'h');
     rig_free(r);
 }
 
@@ -754,7 +716,7 @@ static void the_sink_may_push(void **state)
     notify(r, 1);
     assert_int_equal(take(r->tx), 0);
     assert_int_equal(take(r->rx), 4);
-    assert_memory_equal(at(r, DATA + 100), "pong", 4);
+    assert_memory_equal(ram_at(&r->ram, DATA + 100), "pong", 4);
 
     /* And find the receiveq broken, with a chain of the transmitq in its hands. */
     vqd_put(r->rx, r->rx->driver + 2, 2, 9999);
@@ -881,7 +843,7 @@ static void e06_output_that_waits_survives_a_restore(void **state)
         struct tn_virtio_console_state one, two;
 
         for (unsigned i = 0; i < 40; i++)
-            *at(r, DATA + i) = (uint8_t)i;
+            *ram_at(&r->ram, DATA + i) = (uint8_t)i;
         r->indirect = false;
         r->accept = 13;
         give_one(r, r->tx, DATA, 30);
@@ -905,7 +867,7 @@ static void e06_output_that_waits_survives_a_restore(void **state)
         assert_int_equal(tn_virtio_console_flush(&r->c), 0);
         assert_int_equal(r->rooms, 1);
         assert_int_equal(r->out_len, 40);
-        assert_memory_equal(r->out, at(r, DATA), 40);
+        assert_memory_equal(r->out, ram_at(&r->ram, DATA), 40);
         assert_int_equal(take(r->tx), 0);
         assert_int_equal(take(r->tx), 0);
         assert_int_equal(tn_virtio_console_push(&r->c, (const uint8_t *)"xyz", 3), 3);

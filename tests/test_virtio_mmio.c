@@ -1,71 +1,15 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "tn_virtio_mmio.h"
 
-#include "test.h"
-#include "virtio_driver.h"
+#include "virtio_toy.h"
 
-#define RAM   0x10000u
-#define RINGS 0x1000u
-#define DATA  0x8000u
-
-#define ACK   TN_VIRTIO_S_ACKNOWLEDGE
-#define DRV   (ACK | TN_VIRTIO_S_DRIVER)
-#define FOK   (DRV | TN_VIRTIO_S_FEATURES_OK)
-#define DOK   (FOK | TN_VIRTIO_S_DRIVER_OK)
-#define RESET TN_VIRTIO_S_NEEDS_RESET
-
-/* A device that adds one to each byte of what it reads, behind the registers. */
+/* The device behind the registers, and its interrupt line. */
 struct dev {
     struct tn_virtio_mmio m;
-    struct tn_virtio v;
-    struct tn_virtio_queue queue[2];
-    struct tn_mem mem;
-    struct tn_mem_region region[1];
-    struct tn_virtio_ops ops;
-    struct tn_virtio_cfg cfg;
-    struct vd d;
-    uint8_t config[300];
-    _Alignas(8) uint8_t ram[RAM];
-    unsigned notifies, config_writes, raised, lowered;
-    uint32_t notified, wrote_off, wrote;
-    unsigned wrote_width;
+    struct toy toy;
+    unsigned raised, lowered;
     bool level;
 };
-
-static void on_notify(void *ctx, uint32_t queue)
-{
-    struct dev *dev = ctx;
-    struct tn_virtq *q = &dev->queue[queue].q;
-    struct tn_virtq_chain chain;
-    struct tn_iov iov[8];
-    int n;
-
-    dev->notifies++;
-    dev->notified = queue;
-    while ((n = tn_virtq_pop(q, &chain, iov, COUNT(iov))) > 0) {
-        uint32_t done = 0;
-
-        if (chain.readable == 1 && chain.writable == 1) {
-            for (; done < chain.readable_len && done < chain.writable_len; done++)
-                iov[1].base[done] = (uint8_t)(iov[0].base[done] + 1);
-        }
-        tn_virtq_push(q, &chain, done);
-    }
-    if (n < 0)
-        tn_virtio_needs_reset(&dev->v);
-    else
-        tn_virtio_signal(&dev->v, queue);
-}
-
-static void on_config_write(void *ctx, uint32_t off, unsigned width, uint32_t value)
-{
-    struct dev *dev = ctx;
-
-    dev->config_writes++;
-    dev->wrote_off = off;
-    dev->wrote_width = width;
-    dev->wrote = value;
-}
 
 static void on_irq(void *ctx, bool level)
 {
@@ -101,53 +45,20 @@ static void vd_put_(void *ctx, uint64_t off, unsigned width, uint64_t value)
 static struct dev *dev_new(void)
 {
     struct dev *dev = calloc(1, sizeof(*dev));
-    struct tn_virtio_ops ops = {NULL, NULL, NULL, on_notify, on_config_write};
-    struct tn_virtio_cfg cfg = {63,          TN_VIRTIO_F_RING | 1u << 5,
-                                64,          COUNT(dev->queue),
-                                dev->queue,  &dev->mem,
-                                dev->config, 8,
-                                &dev->ops,   dev};
 
     assert_non_null(dev);
-    dev->ops = ops;
-    dev->cfg = cfg;
-    for (size_t i = 0; i < sizeof(dev->config); i++)
-        dev->config[i] = (uint8_t)(0x10 + i);
-    tn_mem_init(&dev->mem, dev->region, 1);
-    assert_int_equal(tn_mem_add(&dev->mem, 0, dev->ram, RAM), 0);
-    assert_int_equal(tn_virtio_init(&dev->v, &dev->cfg), 0);
+    toy_init(&dev->toy, TN_VIRTIO_F_RING | 1u << 5, 2);
     assert_int_equal(tn_virtio_mmio_init(&dev->m, NULL, on_irq, dev), TN_EINVAL);
-    assert_int_equal(tn_virtio_mmio_init(&dev->m, &dev->v, NULL, dev), TN_EINVAL);
-    assert_int_equal(tn_virtio_mmio_init(&dev->m, &dev->v, on_irq, dev), 0);
-    vd_init(&dev->d, &dev->v, dev->ram, 0, RINGS);
-    vd_mmio(&dev->d, vd_get_, vd_put_, &dev->m);
+    assert_int_equal(tn_virtio_mmio_init(&dev->m, &dev->toy.v, NULL, dev), TN_EINVAL);
+    assert_int_equal(tn_virtio_mmio_init(&dev->m, &dev->toy.v, on_irq, dev), 0);
+    vd_mmio(&dev->toy.d, vd_get_, vd_put_, &dev->m);
     return dev;
 }
 
 static void dev_free(struct dev *dev)
 {
-    vd_free(&dev->d);
+    vd_free(&dev->toy.d);
     free(dev);
-}
-
-static void io(struct dev *dev, uint32_t queue)
-{
-    struct vqd_buf buf[2] = {{DATA, 4, false}, {DATA + 0x100, 8, true}};
-    uint32_t len = 0;
-
-    memcpy(dev->ram + DATA, "HAL.", 4);
-    memset(dev->ram + DATA + 0x100, 0, 8);
-    assert_true(vd_request(&dev->d, queue, buf, 2, &len));
-    assert_int_equal(len, 4);
-    assert_memory_equal(dev->ram + DATA + 0x100, "IBM/\0\0\0\0", 8);
-}
-
-static void revive(struct dev *dev)
-{
-    assert_true(vd_up(&dev->d, TN_VIRTIO_F_RING_PACKED, 2, 16));
-    io(dev, 1);
-    assert_true(vd_up(&dev->d, 0, 2, 16));
-    io(dev, 0);
 }
 
 /* All that an access could change. */
@@ -162,7 +73,7 @@ static struct all all_of(const struct dev *dev)
 
     memset(&a, 0, sizeof(a));
     tn_virtio_mmio_save(&dev->m, &a.m);
-    tn_virtio_save(&dev->v, &a.v);
+    tn_virtio_save(&dev->toy.v, &a.v);
     return a;
 }
 
@@ -208,9 +119,9 @@ static void directions(void **state)
     (void)state;
     for (uint8_t at = 0; at < 2; at++) {
         if (at == 0)
-            assert_true(vd_negotiate(&dev->d, TN_VIRTIO_F_RING));
+            assert_true(vd_negotiate(&dev->toy.d, TN_VIRTIO_F_RING));
         else
-            assert_true(vd_up(&dev->d, 0, 2, 16));
+            assert_true(vd_up(&dev->toy.d, 0, 2, 16));
         for (uint16_t reg = 0; reg < 0x100; reg += 4) {
             bool reads = false, writes = false;
 
@@ -248,8 +159,8 @@ static void b03_odd_accesses(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    dev->v.cfg.config_len = sizeof(dev->config);
-    assert_true(vd_up(&dev->d, 0, 2, 16));
+    dev->toy.v.cfg.config_len = sizeof(dev->toy.config);
+    assert_true(vd_up(&dev->toy.d, 0, 2, 16));
     for (uint64_t i = 0; i < 0x200 + COUNT(far); i++) {
         uint64_t off = i < 0x200 ? i : far[i - 0x200];
 
@@ -258,28 +169,28 @@ static void b03_odd_accesses(void **state)
             bool config =
                 off >= 0x100 && off < 0x200 && (w == 1 || w == 2 || w == 4) && off % w == 0;
 
-            dev->config_writes = 0;
+            dev->toy.config_writes = 0;
             if (config) {
                 uint64_t expect = 0;
 
                 for (unsigned n = 0; n < w; n++)
-                    expect |= (uint64_t)dev->config[off - 0x100 + n] << 8 * n;
+                    expect |= (uint64_t)dev->toy.config[off - 0x100 + n] << 8 * n;
                 assert_int_equal(tn_virtio_mmio_read(&dev->m, off, w), expect);
                 UNCHANGED(dev, tn_virtio_mmio_write(&dev->m, off, w, 0x1122334455667788));
-                assert_int_equal(dev->config_writes, 1);
-                assert_int_equal(dev->wrote_off, off - 0x100);
-                assert_int_equal(dev->wrote_width, w);
-                assert_int_equal(dev->wrote, w == 1 ? 0x88 : w == 2 ? 0x7788 : 0x55667788);
+                assert_int_equal(dev->toy.config_writes, 1);
+                assert_int_equal(dev->toy.wrote_off, off - 0x100);
+                assert_int_equal(dev->toy.wrote_width, w);
+                assert_int_equal(dev->toy.wrote, w == 1 ? 0x88 : w == 2 ? 0x7788 : 0x55667788);
             } else if (off >= 0x100 || w != 4 || off % 4 != 0) {
                 UNCHANGED(dev, assert_int_equal(tn_virtio_mmio_read(&dev->m, off, w), 0));
                 UNCHANGED(dev, tn_virtio_mmio_write(&dev->m, off, w, 0));
                 UNCHANGED(dev, tn_virtio_mmio_write(&dev->m, off, w, ~0ull));
-                assert_int_equal(dev->config_writes, 0);
+                assert_int_equal(dev->toy.config_writes, 0);
             }
         }
     }
-    assert_int_equal(dev->notifies, 0);
-    io(dev, 0);
+    assert_int_equal(dev->toy.notifies, 0);
+    toy_io(&dev->toy, 0);
     dev_free(dev);
 }
 
@@ -289,16 +200,16 @@ static void b01_config_space(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    assert_true(vd_negotiate(&dev->d, 0));
+    assert_true(vd_negotiate(&dev->toy.d, 0));
     for (uint32_t len = 0; len < 9; len++) {
-        uint8_t *exact = test_exact(dev->config, len);
+        uint8_t *exact = test_exact(dev->toy.config, len);
 
-        dev->v.cfg.config = exact;
-        dev->v.cfg.config_len = len;
+        dev->toy.v.cfg.config = exact;
+        dev->toy.v.cfg.config_len = len;
         for (uint32_t off = 0; off < 12; off += 4) {
-            dev->config_writes = 0;
+            dev->toy.config_writes = 0;
             put(dev, 0x100 + off, 1);
-            assert_int_equal(dev->config_writes, off + 4 <= len);
+            assert_int_equal(dev->toy.config_writes, off + 4 <= len);
             assert_int_equal(get(dev, 0x100 + off) != 0, off + 4 <= len);
         }
         free(exact);
@@ -311,9 +222,9 @@ static void b02_last_bytes_of_the_window(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    dev->v.cfg.config_len = sizeof(dev->config); /* longer than what can be seen */
-    dev->config[255] = 0xab;
-    dev->config[256] = 0xcd;
+    dev->toy.v.cfg.config_len = sizeof(dev->toy.config); /* longer than what can be seen */
+    dev->toy.config[255] = 0xab;
+    dev->toy.config[256] = 0xcd;
     assert_int_equal(tn_virtio_mmio_read(&dev->m, 0x1ff, 1), 0xab);
     assert_int_equal(tn_virtio_mmio_read(&dev->m, 0x1ff, 2), 0);
     assert_int_equal(tn_virtio_mmio_read(&dev->m, 0x200, 1), 0);
@@ -336,13 +247,13 @@ static void features_by_select(void **state)
     put(dev, 0x020, 1);
     put(dev, 0x024, 0);
     put(dev, 0x020, 0x20);
-    assert_true(dev->v.features == (TN_VIRTIO_F_VERSION_1 | 0x20));
+    assert_true(dev->toy.v.features == (TN_VIRTIO_F_VERSION_1 | 0x20));
     for (size_t i = 0; i < COUNT(none); i++) {
         put(dev, 0x014, none[i]);
         assert_int_equal(get(dev, 0x010), 0);
         put(dev, 0x024, none[i]);
         put(dev, 0x020, 0xffffffff);
-        assert_true(dev->v.features == (TN_VIRTIO_F_VERSION_1 | 0x20));
+        assert_true(dev->toy.v.features == (TN_VIRTIO_F_VERSION_1 | 0x20));
     }
     put(dev, 0x024, 0);
     put(dev, 0x020, 0x60); /* one that was not offered */
@@ -361,7 +272,7 @@ static void b08_status_has_eight_bits(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    assert_true(vd_up(&dev->d, 0, 2, 16));
+    assert_true(vd_up(&dev->toy.d, 0, 2, 16));
     for (size_t i = 0; i < COUNT(bad); i++) {
         if (bad[i] != 0x80)
             UNCHANGED(dev, put(dev, 0x070, bad[i]));
@@ -380,7 +291,7 @@ static void a14_queue_registers_after_driver_ok(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    assert_true(vd_up(&dev->d, 0, 1, 16));
+    assert_true(vd_up(&dev->toy.d, 0, 1, 16));
     for (uint32_t queue = 0; queue < 2; queue++) { /* the second is not enabled */
         put(dev, 0x030, queue);
         for (size_t i = 0; i < COUNT(queue_reg); i++) {
@@ -390,11 +301,11 @@ static void a14_queue_registers_after_driver_ok(void **state)
         assert_int_equal(get(dev, 0x044), queue == 0);
         assert_int_equal(get(dev, 0x034), 64);
     }
-    io(dev, 0);
-    tn_virtio_needs_reset(&dev->v);
+    toy_io(&dev->toy, 0);
+    tn_virtio_needs_reset(&dev->toy.v);
     for (size_t i = 0; i < COUNT(queue_reg); i++)
         UNCHANGED(dev, put(dev, queue_reg[i], 1));
-    revive(dev);
+    toy_revive(&dev->toy);
     dev_free(dev);
 }
 
@@ -409,7 +320,7 @@ static void a15_enabled_queue_keeps_its_registers(void **state)
     put(dev, 0x070, DRV);
     for (size_t i = 0; i < COUNT(queue_reg); i++)
         UNCHANGED(dev, put(dev, queue_reg[i], 1));
-    assert_true(vd_negotiate(&dev->d, 0));
+    assert_true(vd_negotiate(&dev->toy.d, 0));
     put(dev, 0x030, 1);
     put(dev, 0x038, 16);
     put(dev, 0x080, 0x11111111);
@@ -422,21 +333,21 @@ static void a15_enabled_queue_keeps_its_registers(void **state)
     UNCHANGED(dev, put(dev, 0x044, 0xffffffff));
     put(dev, 0x044, 1);
     assert_int_equal(get(dev, 0x044), 1);
-    assert_int_equal(dev->queue[1].size, 16);
-    assert_true(dev->queue[1].desc == 0x2222222211111111);
-    assert_true(dev->queue[1].driver == 0x4444444433333333);
-    assert_true(dev->queue[1].device == 0x6666666655555555);
+    assert_int_equal(dev->toy.queue[1].size, 16);
+    assert_true(dev->toy.queue[1].desc == 0x2222222211111111);
+    assert_true(dev->toy.queue[1].driver == 0x4444444433333333);
+    assert_true(dev->toy.queue[1].device == 0x6666666655555555);
     for (size_t i = 0; i + 1 < COUNT(queue_reg); i++) /* all but QueueReady */
         UNCHANGED(dev, put(dev, queue_reg[i], 8));
     UNCHANGED(dev, put(dev, 0x044, 3));
     put(dev, 0x044, 0);
     assert_int_equal(get(dev, 0x044), 0);
     put(dev, 0x084, 1);
-    assert_true(dev->queue[1].desc == 0x111111111);
+    assert_true(dev->toy.queue[1].desc == 0x111111111);
     put(dev, 0x080, 0);
-    assert_true(dev->queue[1].desc == 0x100000000);
-    assert_true(dev->queue[0].desc == 0);
-    revive(dev);
+    assert_true(dev->toy.queue[1].desc == 0x100000000);
+    assert_true(dev->toy.queue[0].desc == 0);
+    toy_revive(&dev->toy);
     dev_free(dev);
 }
 
@@ -452,15 +363,15 @@ static void a13_queue_num(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(row); i++) {
-        assert_true(vd_negotiate(&dev->d, 0));
-        assert_true(vd_queues(&dev->d, 1, 64));
+        assert_true(vd_negotiate(&dev->toy.d, 0));
+        assert_true(vd_queues(&dev->toy.d, 1, 64));
         put(dev, 0x044, 0);
         put(dev, 0x038, row[i].num);
         put(dev, 0x044, 1);
         put(dev, 0x070, DOK);
         assert_int_equal(get(dev, 0x070), row[i].starts ? DOK : DOK | RESET);
     }
-    revive(dev);
+    toy_revive(&dev->toy);
     dev_free(dev);
 }
 
@@ -471,12 +382,12 @@ static void a17_notify_any_number(void **state)
 
     (void)state;
     put(dev, 0x050, 0);
-    assert_true(vd_up(&dev->d, 0, 2, 16));
+    assert_true(vd_up(&dev->toy.d, 0, 2, 16));
     for (size_t i = 0; i < COUNT(bad); i++)
         UNCHANGED(dev, put(dev, 0x050, bad[i]));
-    assert_int_equal(dev->notifies, 0);
+    assert_int_equal(dev->toy.notifies, 0);
     put(dev, 0x050, 1);
-    assert_true(dev->notifies == 1 && dev->notified == 1);
+    assert_true(dev->toy.notifies == 1 && dev->toy.notified == 1);
     dev_free(dev);
 }
 
@@ -486,7 +397,7 @@ static void a18_queue_sel_of_no_queue(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    assert_true(vd_negotiate(&dev->d, 0));
+    assert_true(vd_negotiate(&dev->toy.d, 0));
     for (size_t i = 0; i < COUNT(bad); i++) {
         put(dev, 0x030, bad[i]);
         assert_int_equal(get(dev, 0x034), 0);
@@ -494,7 +405,7 @@ static void a18_queue_sel_of_no_queue(void **state)
         for (size_t k = 0; k < COUNT(queue_reg); k++)
             UNCHANGED(dev, put(dev, queue_reg[k], 1));
     }
-    revive(dev);
+    toy_revive(&dev->toy);
     dev_free(dev);
 }
 
@@ -503,7 +414,7 @@ static void b09_queues_do_not_start(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    assert_true(vd_negotiate(&dev->d, 0));
+    assert_true(vd_negotiate(&dev->toy.d, 0));
     put(dev, 0x030, 0);
     put(dev, 0x084, 0xffffffff); /* not RAM */
     put(dev, 0x044, 1);
@@ -512,10 +423,10 @@ static void b09_queues_do_not_start(void **state)
     assert_int_equal(get(dev, 0x060), TN_VIRTIO_MMIO_INT_CONFIG);
     assert_true(dev->level);
     put(dev, 0x050, 0);
-    assert_int_equal(dev->notifies, 0);
+    assert_int_equal(dev->toy.notifies, 0);
     put(dev, 0x070, 0);
     assert_false(dev->level);
-    revive(dev);
+    toy_revive(&dev->toy);
     dev_free(dev);
 }
 
@@ -525,14 +436,14 @@ static void interrupts(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    assert_true(vd_up(&dev->d, 0, 2, 16));
+    assert_true(vd_up(&dev->toy.d, 0, 2, 16));
     assert_int_equal(dev->raised + dev->lowered, 0);
-    io(dev, 0);
+    toy_io(&dev->toy, 0);
     assert_int_equal(get(dev, 0x060), 1);
     assert_true(dev->raised == 1 && dev->level);
-    io(dev, 1);
+    toy_io(&dev->toy, 1);
     assert_int_equal(dev->raised, 2);
-    tn_virtio_config_changed(&dev->v);
+    tn_virtio_config_changed(&dev->toy.v);
     assert_int_equal(get(dev, 0x060), 3);
     assert_int_equal(dev->raised, 3);
     put(dev, 0x064, 0);
@@ -541,7 +452,7 @@ static void interrupts(void **state)
     put(dev, 0x064, 1);
     assert_int_equal(get(dev, 0x060), 2);
     assert_true(dev->lowered == 0 && dev->level);
-    io(dev, 0);
+    toy_io(&dev->toy, 0);
     assert_int_equal(dev->raised, 4);
     put(dev, 0x064, 0xffffffff);
     assert_int_equal(get(dev, 0x060), 0);
@@ -551,8 +462,8 @@ static void interrupts(void **state)
 
     put(dev, 0x070, 0); /* nor to lower */
     assert_int_equal(dev->lowered, 1);
-    assert_true(vd_up(&dev->d, 0, 2, 16));
-    tn_virtio_needs_reset(&dev->v);
+    assert_true(vd_up(&dev->toy.d, 0, 2, 16));
+    tn_virtio_needs_reset(&dev->toy.v);
     assert_int_equal(get(dev, 0x060), 2);
     assert_int_equal(dev->raised, 5);
     put(dev, 0x030, 7);
@@ -568,12 +479,12 @@ static void config_generation(void **state)
     struct dev *dev = dev_new();
 
     (void)state;
-    tn_virtio_config_changed(&dev->v);
+    tn_virtio_config_changed(&dev->toy.v);
     assert_int_equal(get(dev, 0x0fc), 1);
     assert_int_equal(dev->raised, 0);
-    assert_true(vd_up(&dev->d, 0, 2, 16));
+    assert_true(vd_up(&dev->toy.d, 0, 2, 16));
     assert_int_equal(get(dev, 0x0fc), 1);
-    tn_virtio_config_changed(&dev->v);
+    tn_virtio_config_changed(&dev->toy.v);
     assert_int_equal(get(dev, 0x0fc), 2);
     assert_int_equal(get(dev, 0x060), 2);
     dev_free(dev);
@@ -587,10 +498,10 @@ static void requests_in_every_format(void **state)
     for (unsigned i = 0; i < 4; i++) {
         uint64_t want = (i & 1 ? TN_VIRTIO_F_RING_PACKED : 0) | (i & 2 ? TN_VIRTIO_F_EVENT_IDX : 0);
 
-        assert_true(vd_up(&dev->d, want, 2, 8));
-        assert_int_equal(dev->queue[0].q.cfg.packed, i & 1);
+        assert_true(vd_up(&dev->toy.d, want, 2, 8));
+        assert_int_equal(dev->toy.queue[0].q.cfg.packed, i & 1);
         for (unsigned k = 0; k < 20; k++)
-            io(dev, k % 2);
+            toy_io(&dev->toy, k % 2);
     }
     dev_free(dev);
 }
@@ -653,7 +564,7 @@ static void e01_hostile_state(void **state)
     assert_int_equal(tn_virtio_mmio_restore(&dev->m, &s), 0);
     for (uint64_t reg = 0; reg < 0x200; reg += 4)
         get(dev, reg);
-    revive(dev);
+    toy_revive(&dev->toy);
     dev_free(dev);
 }
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "tn_virtio_rng.h"
 
-#include "test.h"
-#include "virtio_driver.h"
+#include "virtio_rig.h"
 
 #define RAM   0x20000u /* bytes of each of two regions that touch, but not in this process */
 #define SIZE  16u
@@ -13,9 +12,7 @@
 /* An entropy device, its surroundings, and a guest. */
 struct rig {
     struct tn_virtio_rng g;
-    struct tn_mem_region region[2];
-    struct tn_mem mem;
-    uint8_t *ram[2];
+    struct ram ram;
     struct vd d;
     struct vqd *q; /* in it */
     struct tn_rate rate;
@@ -25,13 +22,6 @@ struct rig {
     uint64_t filled, calls, largest;
     unsigned irq, config_irq, wakes;
     uint64_t wake_ns;
-};
-
-static const uint64_t all_rings[] = {
-    0,
-    TN_VIRTIO_F_EVENT_IDX | TN_VIRTIO_F_INDIRECT_DESC,
-    TN_VIRTIO_F_RING_PACKED,
-    TN_VIRTIO_F_RING_PACKED | TN_VIRTIO_F_EVENT_IDX | TN_VIRTIO_F_INDIRECT_DESC,
 };
 
 static int64_t on_fill(void *ctx, uint8_t *buf, size_t len)
@@ -70,15 +60,10 @@ static void on_irq(void *ctx, uint32_t queue)
         r->irq++;
 }
 
-static uint8_t *at(struct rig *r, uint64_t gpa)
-{
-    return r->ram[gpa / RAM] + gpa % RAM;
-}
-
 static void rig_device(struct rig *r, bool limited)
 {
-    struct tn_virtio_rng_cfg cfg = {&r->mem, SIZE,    TN_VIRTIO_F_RING,          r,
-                                    on_fill, on_wake, limited ? &r->rate : NULL, on_now};
+    struct tn_virtio_rng_cfg cfg = {&r->ram.mem, SIZE,    TN_VIRTIO_F_RING,          r,
+                                    on_fill,     on_wake, limited ? &r->rate : NULL, on_now};
 
     assert_int_equal(tn_virtio_rng_init(&r->g, &cfg), 0);
     tn_virtio_connect(&r->g.virtio, on_irq, r);
@@ -99,18 +84,12 @@ static struct rig *rig_up(uint64_t ring, const struct tn_rate_cfg *limit)
     struct rig *r = calloc(1, sizeof(*r));
 
     assert_non_null(r);
-    tn_mem_init(&r->mem, r->region, 2);
-    for (unsigned i = 0; i < 2; i++) {
-        r->ram[i] = aligned_alloc(4096, RAM);
-        assert_non_null(r->ram[i]);
-        memset(r->ram[i], 0, RAM);
-        assert_int_equal(tn_mem_add(&r->mem, i * RAM, r->ram[i], RAM), 0);
-    }
+    ram_init(&r->ram, RAM);
     if (limit)
         assert_int_equal(tn_rate_init(&r->rate, limit, 0), 0);
     r->left = UINT64_MAX;
     rig_device(r, limit != NULL);
-    vd_init(&r->d, &r->g.virtio, r->ram[0], 0, 0x1000);
+    vd_init(&r->d, &r->g.virtio, r->ram.host[0], 0, 0x1000);
     rig_start(r, ring);
     return r;
 }
@@ -118,8 +97,7 @@ static struct rig *rig_up(uint64_t ring, const struct tn_rate_cfg *limit)
 static void rig_free(struct rig *r)
 {
     vd_free(&r->d);
-    free(r->ram[0]);
-    free(r->ram[1]);
+    ram_free(&r->ram);
     free(r);
 }
 
@@ -130,21 +108,6 @@ static void ask(struct rig *r, uint64_t addr, uint32_t len)
     assert_true(vd_add(&r->d, 0, &buf, 1) >= 0);
 }
 
-static uint32_t take(struct rig *r)
-{
-    uint32_t len = 0;
-
-    assert_true(vd_reap(&r->d, 0, &len) >= 0);
-    return len;
-}
-
-static void none(struct rig *r)
-{
-    uint32_t len;
-
-    assert_int_equal(vd_reap(&r->d, 0, &len), -1);
-}
-
 static void works_again(struct rig *r, uint64_t ring)
 {
     r->left = UINT64_MAX;
@@ -153,7 +116,7 @@ static void works_again(struct rig *r, uint64_t ring)
     rig_start(r, ring);
     ask(r, DATA, 16);
     vd_kick(&r->d, 0);
-    assert_int_equal(take(r), 16);
+    assert_int_equal(take(r->q), 16);
 }
 
 static void a_bad_cfg_is_refused(void **state)
@@ -253,12 +216,13 @@ static void a_request_is_filled(void **state)
         else
             assert_true(vd_add(&r->d, 0, buf, 4) >= 0);
         vd_kick(&r->d, 0);
-        assert_int_equal(take(r), 18);
-        none(r);
+        assert_int_equal(take(r->q), 18);
+        none(r->q);
         for (unsigned i = 0; i < 200; i++)
-            assert_int_equal(*at(r, DATA + i), i < 10 || (i >= 100 && i < 103) ? 0xa5 : 0);
+            assert_int_equal(*ram_at(&r->ram, DATA + i),
+                             i < 10 || (i >= 100 && i < 103) ? 0xa5 : 0);
         for (unsigned i = 0; i < 20; i++)
-            assert_int_equal(*at(r, RAM - 10 + i), i >= 7 && i < 12 ? 0xa5 : 0);
+            assert_int_equal(*ram_at(&r->ram, RAM - 10 + i), i >= 7 && i < 12 ? 0xa5 : 0);
         assert_int_equal(r->irq, 1);
         assert_int_equal(r->wakes, 0);
         assert_int_equal(r->calls, 4); /* one of the buffers crosses regions */
@@ -288,7 +252,7 @@ static void c22_a_request_gets_64_kib_at_most(void **state)
                 buf[b] = (struct vqd_buf){DATA, row[i].len[b], true};
             assert_true(vd_add(&r->d, 0, buf, 3) >= 0);
             vd_kick(&r->d, 0);
-            assert_int_equal(take(r), row[i].want);
+            assert_int_equal(take(r->q), row[i].want);
             assert_int_equal(r->filled - filled, row[i].want);
         }
         rig_free(r);
@@ -302,20 +266,20 @@ static void chains_without_room_are_returned_with_nothing(void **state)
         struct rig *r = rig_up(all_rings[k], NULL);
         struct vqd_buf mixed[2] = {{DATA, 100, false}, {DATA + 200, 100, true}};
 
-        *at(r, DATA) = 7;
+        *ram_at(&r->ram, DATA) = 7;
         assert_true(vd_add(&r->d, 0, mixed, 1) >= 0);
         ask(r, DATA, 0);
         vd_kick(&r->d, 0);
-        assert_int_equal(take(r), 0);
-        assert_int_equal(take(r), 0);
+        assert_int_equal(take(r->q), 0);
+        assert_int_equal(take(r->q), 0);
         assert_int_equal(r->calls, 0);
 
         assert_true(vd_add(&r->d, 0, mixed, 2) >= 0);
         vd_kick(&r->d, 0);
-        assert_int_equal(take(r), 100);
-        assert_int_equal(*at(r, DATA), 7); /* what is for reading is not written */
-        assert_int_equal(*at(r, DATA + 1), 0);
-        assert_int_equal(*at(r, DATA + 200), 0xa5);
+        assert_int_equal(take(r->q), 100);
+        assert_int_equal(*ram_at(&r->ram, DATA), 7); /* what is for reading is not written */
+        assert_int_equal(*ram_at(&r->ram, DATA + 1), 0);
+        assert_int_equal(*ram_at(&r->ram, DATA + 200), 0xa5);
         assert_true(tn_virtio_live(&r->g.virtio));
         rig_free(r);
     }
@@ -330,19 +294,19 @@ static void a_source_may_give_fewer(void **state)
     r->left = 7;
     assert_true(vd_add(&r->d, 0, buf, 2) >= 0);
     vd_kick(&r->d, 0);
-    assert_int_equal(take(r), 7);
+    assert_int_equal(take(r->q), 7);
     assert_int_equal(r->calls, 1);
     r->left = 15;
     assert_true(vd_add(&r->d, 0, buf, 2) >= 0);
     vd_kick(&r->d, 0);
-    assert_int_equal(take(r), 15);
-    assert_int_equal(*at(r, DATA + 14), 0xa5);
+    assert_int_equal(take(r->q), 15);
+    assert_int_equal(*ram_at(&r->ram, DATA + 14), 0xa5);
 
     r->left = UINT64_MAX; /* one that claims more than it was asked for is not believed */
     r->answer = INT64_MAX;
     assert_true(vd_add(&r->d, 0, buf, 2) >= 0);
     vd_kick(&r->d, 0);
-    assert_int_equal(take(r), 20);
+    assert_int_equal(take(r->q), 20);
     rig_free(r);
 }
 
@@ -363,17 +327,17 @@ static void a_request_waits_for_a_source_that_is_dry(void **state)
             ask(r, DATA, 10);
             ask(r, DATA, 20);
             vd_kick(&r->d, 0);
-            none(r);
+            none(r->q);
             assert_int_equal(r->g.dry, dry + 1);
             assert_int_equal(r->wakes, 0);
             tn_virtio_rng_wake(&r->g); /* too early */
-            none(r);
+            none(r->q);
             assert_int_equal(r->g.dry, dry + 2);
             r->left = UINT64_MAX;
             r->answer = 0;
             tn_virtio_rng_wake(&r->g);
-            assert_int_equal(take(r), 10);
-            assert_int_equal(take(r), 20);
+            assert_int_equal(take(r->q), 10);
+            assert_int_equal(take(r->q), 20);
         }
         rig_free(r);
     }
@@ -395,9 +359,9 @@ static void c27_a_rate_makes_requests_wait(void **state)
         ask(r, DATA, 5000); /* pays for what it gets, more than the burst */
         ask(r, DATA, 1);
         vd_kick(&r->d, 0);
-        assert_int_equal(take(r), 900);
-        assert_int_equal(take(r), 0);
-        none(r);
+        assert_int_equal(take(r->q), 900);
+        assert_int_equal(take(r->q), 0);
+        none(r->q);
         assert_int_equal(r->wakes, 1);
         assert_int_equal(r->wake_ns, 2 * MS);
         vd_kick(&r->d, 0); /* a driver in a hurry gains nothing */
@@ -405,21 +369,21 @@ static void c27_a_rate_makes_requests_wait(void **state)
         assert_int_equal(r->wake_ns, 2 * MS);
         r->now += 2 * MS - 1;
         tn_virtio_rng_wake(&r->g);
-        none(r);
+        none(r->q);
         assert_int_equal(r->wake_ns, 1);
         r->now += 1;
         tn_virtio_rng_wake(&r->g);
-        assert_int_equal(take(r), 300);
-        none(r);
+        assert_int_equal(take(r->q), 300);
+        none(r->q);
         assert_int_equal(r->wake_ns, 10 * MS); /* until the bucket is full */
         r->now += r->wake_ns;
         tn_virtio_rng_wake(&r->g);
-        assert_int_equal(take(r), 5000);
-        none(r);
+        assert_int_equal(take(r->q), 5000);
+        none(r->q);
         assert_int_equal(r->wake_ns, 4001 * MS / 100);
         r->now += r->wake_ns;
         tn_virtio_rng_wake(&r->g);
-        assert_int_equal(take(r), 1);
+        assert_int_equal(take(r->q), 1);
         assert_int_equal(r->wakes, 5);
         rig_free(r);
     }
@@ -434,7 +398,7 @@ static void c22_a_claim_pays_for_what_it_can_get(void **state)
     (void)state;
     assert_true(vd_add(&r->d, 0, buf, 3) >= 0);
     vd_kick(&r->d, 0);
-    assert_int_equal(take(r), TN_VIRTIO_RNG_CAP);
+    assert_int_equal(take(r->q), TN_VIRTIO_RNG_CAP);
     assert_int_equal(r->rate.bytes.missing, TN_VIRTIO_RNG_CAP);
     rig_free(r);
 }
@@ -517,7 +481,7 @@ static void e06_a_request_that_waits_survives_a_restore(void **state)
         ask(r, DATA, 100);
         ask(r, DATA, 50);
         vd_kick(&r->d, 0);
-        assert_int_equal(take(r), 100);
+        assert_int_equal(take(r->q), 100);
         memset(&one, 0x33, sizeof(one));
         memset(&two, 0x44, sizeof(two));
         tn_virtio_rng_save(&r->g, &one);
@@ -528,7 +492,7 @@ static void e06_a_request_that_waits_survives_a_restore(void **state)
         assert_memory_equal(&one, &two, sizeof(one));
         r->now += 50 * MS;
         tn_virtio_rng_wake(&r->g);
-        assert_int_equal(take(r), 50);
+        assert_int_equal(take(r->q), 50);
         rig_free(r);
     }
 }

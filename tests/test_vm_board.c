@@ -45,6 +45,29 @@ static void board_close(struct board *b)
     }
 }
 
+static int console(struct board *b, int in, int out)
+{
+    return tn_vm_console_init(&b->con, &tn_vm_uart_port, &b->uart, &b->lock, &b->loop, in, out);
+}
+
+static bool guest_may_write(struct board *b)
+{
+    return tn_uart_read(&b->uart, TN_UART_LSR) & TN_UART_LSR_THRE;
+}
+
+/* The guest writes 0, 1, 2 ... until a small pipe is full, and the UART too. Returns how many. */
+static size_t fill_output(struct board *b)
+{
+    size_t sent = 0;
+
+    assert_true(fcntl(b->out[1], F_SETPIPE_SZ, 4096) > 0);
+    assert_int_equal(console(b, -1, b->out[1]), 0);
+    while (sent < 100000 && guest_may_write(b))
+        tn_uart_write(&b->uart, TN_UART_THR, (uint8_t)sent++);
+    assert_in_range(sent, 4096, 4200);
+    return sent;
+}
+
 static void turns(struct board *b, int n)
 {
     while (n-- > 0)
@@ -79,9 +102,7 @@ static void c26_input_waits_for_room(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]),
-        0);
+    assert_int_equal(console(&b, b.in[0], b.out[1]), 0);
     for (int i = 0; i < 1000; i++) {
         uint8_t byte = (uint8_t)i;
 
@@ -105,20 +126,15 @@ static void output_waits_for_the_reader(void **state)
 {
     static struct board b;
     static uint8_t drain[1 << 17];
-    size_t sent = 0, got = 0;
+    size_t sent, got = 0;
     ssize_t n;
 
     (void)state;
     board_open(&b);
-    assert_true(fcntl(b.out[1], F_SETPIPE_SZ, 4096) > 0);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, -1, b.out[1]), 0);
-    while (sent < 100000 && tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE)
-        tn_uart_write(&b.uart, TN_UART_THR, (uint8_t)sent++);
-    assert_in_range(sent, 4096, 4200);
+    sent = fill_output(&b);
     assert_true(b.con.out_blocked);
     turns(&b, 5); /* nobody reads: nothing moves */
-    assert_false(tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE);
+    assert_false(guest_may_write(&b));
     while (got < sent) {
         n = read(b.out[0], drain + got, sizeof(drain) - got);
         got += n > 0 ? (size_t)n : 0;
@@ -127,7 +143,7 @@ static void output_waits_for_the_reader(void **state)
     assert_int_equal(got, sent);
     for (size_t i = 0; i < got; i++)
         assert_int_equal(drain[i], (uint8_t)i);
-    assert_true(tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE);
+    assert_true(guest_may_write(&b));
     board_close(&b);
 }
 
@@ -135,16 +151,12 @@ static void close_hands_out_what_waits(void **state)
 {
     static struct board b;
     static uint8_t drain[1 << 17];
-    size_t sent = 0, got = 0;
+    size_t sent, got = 0;
     ssize_t n;
 
     (void)state;
     board_open(&b);
-    assert_true(fcntl(b.out[1], F_SETPIPE_SZ, 4096) > 0);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, -1, b.out[1]), 0);
-    while (tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE)
-        tn_uart_write(&b.uart, TN_UART_THR, (uint8_t)sent++);
+    sent = fill_output(&b);
     got = (size_t)read(b.out[0], drain, 4096);
     tn_vm_console_close(&b.con);
     n = read(b.out[0], drain + got, sizeof(drain) - got);
@@ -162,9 +174,7 @@ static void c21_nothing_spins(void **state)
         int calls = 0;
 
         board_open(&b);
-        assert_int_equal(tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop,
-                                            b.in[0], b.out[1]),
-                         0);
+        assert_int_equal(console(&b, b.in[0], b.out[1]), 0);
         if (how == 0) {
             close(b.in[1]);
         } else if (how == 1) {
@@ -173,7 +183,7 @@ static void c21_nothing_spins(void **state)
             tn_uart_write(&b.uart, TN_UART_THR, 'x');
             assert_int_equal(b.con.error, EPIPE);
             tn_uart_write(&b.uart, TN_UART_THR, 'y'); /* the guest goes on */
-            assert_true(tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE);
+            assert_true(guest_may_write(&b));
         } else {
             for (int i = 0; i < 100; i++)
                 assert_int_equal(write(b.in[1], "x", 1), 1);
@@ -199,11 +209,10 @@ static void without_descriptors_bytes_are_dropped(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, -1, -1), 0);
+    assert_int_equal(console(&b, -1, -1), 0);
     for (int i = 0; i < 1000; i++) {
         tn_uart_write(&b.uart, TN_UART_THR, 'x');
-        assert_true(tn_uart_read(&b.uart, TN_UART_LSR) & TN_UART_LSR_THRE);
+        assert_true(guest_may_write(&b));
     }
     board_close(&b);
 }
@@ -214,14 +223,9 @@ static void bad_descriptors_are_refused(void **state)
 
     (void)state;
     board_open(&b);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, 987, -1), TN_ESYS);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, b.in[0], b.in[0]),
-        TN_EEXIST);
-    assert_int_equal(
-        tn_vm_console_init(&b.con, &tn_vm_uart_port, &b.uart, &b.lock, &b.loop, b.in[0], b.out[1]),
-        0);
+    assert_int_equal(console(&b, 987, -1), TN_ESYS);
+    assert_int_equal(console(&b, b.in[0], b.in[0]), TN_EEXIST);
+    assert_int_equal(console(&b, b.in[0], b.out[1]), 0);
     board_close(&b);
 }
 
