@@ -134,6 +134,7 @@ struct tn_file {
     bool locked;                     /* by tn_file_init */
     bool keep;                       /* close leaves fd open */
     bool direct;                     /* the file has O_DIRECT */
+    bool lost;                       /* a flush has failed, which the kernel says once */
     bool starting;                   /* inside tn_file_start_ */
     bool reaping;                    /* inside tn_file_reap_ */
     uint32_t align;                  /* of a buffer's address, with direct */
@@ -418,6 +419,9 @@ static inline int tn_file_clear_(const struct tn_file *f, const struct tn_disk_r
         got = tn_file_allocate_(f, tn_file_mode_(req), req->offset, req->len);
     if (got == 0)
         return 0;
+    /* Part of a logical block: nothing to give back, but something to write. */
+    if (f->block_dev && errno == EINVAL)
+        return req->op == TN_DISK_ZERO ? tn_file_zeroes_(f, req->offset, req->len) : 0;
     if (!tn_file_unsupported_(errno))
         return tn_file_error_(errno);
     return req->op == TN_DISK_ZERO ? tn_file_zeroes_(f, req->offset, req->len) : TN_EUNSUP;
@@ -519,6 +523,17 @@ static inline void tn_file_queue_(struct tn_file *f, struct tn_disk_req *req)
     f->inflight++;
 }
 
+/* After a flush that failed, pages may be clean that are not in the file: no later one succeeds. */
+static inline void tn_file_tell_(struct tn_file *f, struct tn_disk_req *req, int result)
+{
+    bool flush = req->op == TN_DISK_FLUSH,
+         durable = flush || (req->op != TN_DISK_READ && (req->flags & TN_DISK_F_FUA));
+
+    if (durable && (result == TN_ESYS || (flush && result == TN_ENOSPC)))
+        f->lost = true;
+    req->done(req, durable && result == 0 && f->lost ? TN_ESYS : result);
+}
+
 /* Begins what waits, as far as there is room. */
 static inline void tn_file_start_(struct tn_file *f)
 {
@@ -539,7 +554,7 @@ static inline void tn_file_start_(struct tn_file *f)
         }
         if (result == 0)
             result = tn_file_plain_(f, req, 0);
-        req->done(req, result);
+        tn_file_tell_(f, req, result);
     }
     f->starting = false;
 }
@@ -550,7 +565,7 @@ static inline void tn_file_answer_(struct tn_file *f, struct tn_disk_req *req, i
     bool moves = req->op == TN_DISK_READ || req->op == TN_DISK_WRITE;
     int res = TN_FILE_RESULT(req, answer), result = 0;
 
-    if (res == -EAGAIN || res == -EINTR || res == -ECANCELED || res == -EINVAL ||
+    if (res == -EAGAIN || res == -EINTR || res == -ECANCELED || res == -EFAULT || res == -EINVAL ||
         res == -EOPNOTSUPP) {
         /* Not now, not by the ring, or the thread that submitted it has ended. */
         result = tn_file_plain_(f, req, 0);
@@ -564,7 +579,7 @@ static inline void tn_file_answer_(struct tn_file *f, struct tn_disk_req *req, i
         tn_file_queue_(f, req);
         return;
     }
-    req->done(req, result);
+    tn_file_tell_(f, req, result);
 }
 
 /* Takes the answers that are there now, and begins what waited for room. */
@@ -800,6 +815,7 @@ static inline int tn_file_look_(struct tn_file *f, const struct tn_file_cfg *cfg
     f->direct = flags & O_DIRECT;
     if ((!f->block_dev && !S_ISREG(stat.st_mode)) || (cfg->direct && !f->direct) ||
         (flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH) ||
+        (!cfg->read_only && (flags & O_APPEND)) || /* pwrite would write at the end */
         (!cfg->read_only && (flags & O_ACCMODE) == O_RDONLY))
         return TN_EINVAL;
     size = (uint64_t)stat.st_size;

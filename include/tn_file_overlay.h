@@ -205,6 +205,8 @@ static inline int tn_file_overlay_make_(int fd, uint64_t size, const uint8_t *ba
     if (result == 0 && fsync(fd) < 0)
         result = TN_ESYS;
     saved = errno;
+    if (result < 0 && ftruncate(fd, 0) < 0) /* empty again, so that it can be made later */
+        saved = errno;
     munmap(page, TN_OVERLAY_HEADER);
     errno = saved;
     return result;
@@ -216,7 +218,7 @@ static inline int tn_file_overlay_open_(struct tn_file_overlay *o,
 {
     struct tn_file_cfg file = cfg->overlay;
     struct stat stat;
-    bool locked = false;
+    bool locked = false, mine = false;
     int result = 0, saved;
 
     if (file.path) {
@@ -235,18 +237,27 @@ static inline int tn_file_overlay_open_(struct tn_file_overlay *o,
         if (!file.no_lock)
             result = tn_file_lock_(file.fd, F_WRLCK);
         locked = !file.no_lock && result == 0;
-        if (result == 0)
+        /* Who had the lock until now may have made it, or removed it. */
+        if (result == 0 && fstat(file.fd, &stat) < 0)
+            result = TN_ESYS;
+        if (result == 0 && cfg->overlay.path && stat.st_nlink == 0)
+            result = TN_EEXIST;
+        if (result == 0 && (fcntl(file.fd, F_GETFL) & O_APPEND))
+            result = TN_EINVAL;
+        mine = result == 0 && stat.st_size == 0;
+        if (mine)
             result = tn_file_overlay_make_(file.fd, o->base.disk.size, cfg->base_id);
     }
+    *made = *made && mine; /* its name is ours to remove only under the lock */
     if (result == 0)
         result = tn_file_init(&o->over, &file);
     saved = errno;
+    if (result < 0 && *made)
+        unlink(cfg->overlay.path);
     if (result < 0 && cfg->overlay.path)
         close(file.fd);
     else if (result < 0 && locked)
         tn_file_lock_(file.fd, F_UNLCK);
-    if (result < 0 && *made)
-        unlink(cfg->overlay.path);
     errno = saved;
     return result;
 }

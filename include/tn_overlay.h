@@ -595,6 +595,8 @@ static inline void tn_overlay_sub_done_(struct tn_disk_req *req, int result)
     sub->next = o->free;
     o->free = sub;
     o->under_way--;
+    if (result == TN_ESYS && (req->flags & TN_DISK_F_FUA))
+        o->lost = true; /* it may have taken the error of what was written before */
     tn_overlay_fail_(parent, result);
     parent->scratch[0]--;
     if (parent->scratch[0] == 0 && parent != o->wait.head)
@@ -839,6 +841,8 @@ static inline bool tn_overlay_flush_(struct tn_overlay *o)
         tn_overlay_meta_(o, 0, 0);
         return true;
     case TN_OVERLAY_DATA_:
+        if (o->lost)
+            o->meta_result = TN_ESYS;
         o->lost = o->meta_result < 0;
         o->page = 0;
         o->stage = TN_OVERLAY_BITS_;
@@ -860,6 +864,8 @@ static inline bool tn_overlay_flush_(struct tn_overlay *o)
         }
         return true;
     case TN_OVERLAY_FINAL_:
+        if (o->lost)
+            o->meta_result = TN_ESYS;
         o->lost = o->meta_result < 0;
         tn_overlay_flushed_(o);
         return true;

@@ -546,6 +546,37 @@ static void closing_tells_what_did_not_become_durable(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* An empty file that cannot be made an overlay today can be made one tomorrow. */
+static void a_failed_creation_leaves_an_empty_file(void **state)
+{
+    const struct tn_file_overlay_cfg cfg = cfg_of(false, true);
+    struct stat st;
+
+    (void)state;
+    put_file(over, (const uint8_t *)"", 0);
+    hook.write_error = ENOSPC;
+    assert_int_equal(try_open(&cfg), TN_ENOSPC);
+    assert_true(stat(over, &st) == 0 && st.st_size == 0);
+    hook.write_error = 0;
+    assert_int_equal(try_open(&cfg), 0);
+    assert_int_equal(tn_file_overlay_close(&o), 0);
+}
+
+/* A header written there would go to the file's end. */
+static void an_appending_descriptor_is_refused(void **state)
+{
+    struct tn_file_overlay_cfg cfg = cfg_of(false, true);
+    struct stat st;
+
+    (void)state;
+    cfg.overlay.path = NULL;
+    cfg.overlay.fd = open(over, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    assert_true(cfg.overlay.fd >= 0);
+    assert_int_equal(try_open(&cfg), TN_EINVAL);
+    assert_true(fstat(cfg.overlay.fd, &st) == 0 && st.st_size == 0);
+    close(cfg.overlay.fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -559,6 +590,8 @@ int main(void)
         TEST(memory_is_used_only_for_what_is_written),
         TEST(a_crash_between_any_two_system_calls_loses_nothing_flushed),
         TEST(closing_tells_what_did_not_become_durable),
+        TEST(a_failed_creation_leaves_an_empty_file),
+        TEST(an_appending_descriptor_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
