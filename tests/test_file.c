@@ -719,7 +719,7 @@ static void errors_of_the_host_come_through_by_name(void **state)
                     assert_int_equal(once(&f, op, 0, buf, 4096), row[i].want);
                     assert_int_equal(errno, row[i].error);
                 }
-                /* The host says once that data were lost: no later flush may say that they are not. */
+                /* The host says once that data were lost: no later flush may deny it. */
                 hook.fail_at = 0;
                 hook.ring_error = 0;
                 assert_int_equal(once(&f, op, 0, op == TN_DISK_FLUSH ? NULL : buf,
