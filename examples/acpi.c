@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Writes the ACPI tables of a machine with a serial port and a virtio-mmio device into files, for
- * a look at them:
+ * Writes the ACPI tables of a machine with a serial port, a virtio-mmio device, and a generation
+ * id whose change is an event, into files, for a look at them:
  *
  *   acpi 4 tables && iasl -d tables/DSDT.dat && less tables/DSDT.dsl
  */
@@ -23,12 +23,15 @@ static void usage(FILE *f)
 /* The devices, as AML. */
 static int64_t devices(uint8_t *buf, size_t cap)
 {
+    static const struct tn_acpi_event event[] = {{9, "\\_SB.VGEN", TN_ACPI_CHANGED}};
     struct tn_aml a;
 
     tn_aml_init(&a, buf, cap);
     tn_aml_scope_begin(&a, "\\_SB");
     tn_acpi_aml_uart(&a, 0x3f8, 4, 1);
     tn_acpi_aml_virtio_mmio(&a, 0xd0000000, 0x1000, 5, TN_AML_EDGE, 0);
+    tn_acpi_aml_vmgenid(&a, 0xef000);
+    tn_acpi_aml_ged(&a, event, 1);
     tn_aml_end(&a);
     return tn_aml_finish(&a);
 }

@@ -5,8 +5,8 @@
  * WHAT
  *   Writes RSDP, XSDT, FADT, MADT and DSDT into one buffer: hardware-reduced ACPI, the CPUs, one
  *   I/O APIC whose pins are the global interrupts 0 to 23, registers for reset and power off, and
- *   in the DSDT the processors, \_S5 and whatever AML the caller adds. Helpers describe a serial
- *   port and a virtio-mmio device in that AML.
+ *   in the DSDT the processors, \_S5 and whatever AML the caller adds. Helpers describe in that AML
+ *   a serial port, a virtio-mmio device, a VM generation id and a generic event device.
  *
  * USAGE
  *   static uint8_t tables[64 * 1024];
@@ -38,6 +38,8 @@
  *   The caller copies the result to cfg.gpa with tn_mem_write, reports that range as reserved or
  *   ACPI data, and gives the kernel cfg.gpa, where the RSDP lies, in its boot parameters; a kernel
  *   that is told nothing searches 0xe0000 to 0xfffff for it.
+ *   A generation id is 16 random bytes, written before the guest starts; who clones the guest, or
+ *   runs a saved state of it again, writes 16 others and raises the interrupt of its event.
  *   The machine serves the registers that it names here, one byte each: a write for which
  *   tn_acpi_is_s5 holds to the sleep control register is power off; the sleep status register
  *   reads 0 and ignores writes; a write of reset_value to the reset register is a reset.
@@ -56,7 +58,8 @@
  *
  * SPEC
  *   ACPI 6.5: 5.2.5.3 RSDP, 5.2.6 headers, 5.2.8 XSDT, 5.2.9 FADT, 5.2.12 MADT, 5.2.11.1 DSDT,
- *   4.8.3.7 sleep registers, 4.8.3.6 reset register, 7.4.2 \_Sx, 8.4 processors.
+ *   4.8.3.7 sleep registers, 4.8.3.6 reset register, 5.6.9 generic event device, 7.4.2 \_Sx,
+ *   8.4 processors. Microsoft's Virtual Machine Generation ID (2012).
  *
  * LIMITS
  *   254 CPUs with 8-bit APIC ids; no PIC, PIT, power management timer, fixed buttons, NUMA, PCI.
@@ -192,6 +195,33 @@ TN_API void tn_acpi_aml_uart(struct tn_aml *a, uint16_t port, uint32_t gsi, unsi
  */
 TN_API void tn_acpi_aml_virtio_mmio(struct tn_aml *a, uint64_t base, uint32_t size, uint32_t gsi,
                                     unsigned flags, unsigned uid);
+
+/*
+ * Describes a VM generation id as device VGEN: its 16 bytes are at gpa, a multiple of 8, not 0, and
+ * all below 2^52; in memory that the guest's map has as reserved, and nothing else in their page.
+ * When they have changed the guest is told so by the event TN_ACPI_CHANGED, as by
+ * tn_acpi_aml_ged. It belongs into the scope \_SB. (VM Generation ID)
+ */
+TN_API void tn_acpi_aml_vmgenid(struct tn_aml *a, uint64_t gpa);
+#define TN_ACPI_VMGENID_SIZE 16u
+
+/*
+ * An event: the edge of an interrupt, from low to high, notifies a device. (5.6.6)
+ */
+struct tn_acpi_event {
+    uint32_t gsi;       /* no other event's */
+    const char *device; /* its path, as "\\_SB.VGEN" */
+    uint8_t value;      /* what it is told; of 0x80 on it is the device's to say what that means */
+};
+
+#define TN_ACPI_CHANGED 0x80u /* a generation id */
+#define TN_ACPI_EVENTS  24u   /* at most: the pins of the I/O APIC */
+
+/*
+ * Describes the generic event device as GED: 1..TN_ACPI_EVENTS events, whose interrupts belong to
+ * no other device. It belongs into the scope \_SB. (5.6.9)
+ */
+TN_API void tn_acpi_aml_ged(struct tn_aml *a, const struct tn_acpi_event *events, uint32_t count);
 
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
@@ -649,6 +679,83 @@ TN_API void tn_acpi_aml_virtio_mmio(struct tn_aml *a, uint64_t base, uint32_t si
     else
         tn_aml_memory64(a, base, size, true);
     tn_aml_interrupt(a, gsi, flags);
+    tn_aml_end(a);
+    tn_aml_end(a);
+}
+
+TN_API void tn_acpi_aml_vmgenid(struct tn_aml *a, uint64_t gpa)
+{
+    if (gpa == 0 || gpa % 8 != 0 || gpa > TN_ACPI_LIMIT - TN_ACPI_VMGENID_SIZE)
+        tn_aml_fail(a, TN_EINVAL);
+    tn_aml_device_begin(a, "VGEN");
+    tn_aml_hid(a, "TENN0001");
+    tn_aml_name(a, "_CID"); /* guests look for either */
+    tn_aml_package_begin(a);
+    tn_aml_string(a, "VM_Gen_Counter");
+    tn_aml_string(a, "VMGENCTR");
+    tn_aml_end(a);
+    tn_aml_name(a, "_DDN");
+    tn_aml_string(a, "VM_Gen_Counter");
+    tn_aml_name(a, "ADDR");
+    tn_aml_package_begin(a);
+    tn_aml_integer(a, gpa & UINT32_MAX);
+    tn_aml_integer(a, gpa >> 32);
+    tn_aml_end(a);
+    tn_aml_end(a);
+}
+
+/* Whether there are as many events as may be, each with an interrupt of its own. */
+/*@ requires count <= TN_ACPI_EVENTS ==> \valid_read(events + (0 .. count - 1));
+    assigns \nothing;
+    ensures \result == true <==> 1 <= count <= TN_ACPI_EVENTS &&
+      \forall integer i, j; 0 <= i < j < count ==> events[i].gsi != events[j].gsi; */
+static inline bool tn_acpi_events_ok_(const struct tn_acpi_event *events, uint32_t count)
+{
+    if (count == 0 || count > TN_ACPI_EVENTS)
+        return false;
+    /*@ loop invariant 0 <= i <= count;
+        loop invariant
+          \forall integer j, k; 0 <= j < k < i ==> events[j].gsi != events[k].gsi;
+        loop assigns i;
+        loop variant count - i; */
+    for (uint32_t i = 0; i < count; i++) {
+        /*@ loop invariant 0 <= j <= i;
+            loop invariant \forall integer k; 0 <= k < j ==> events[k].gsi != events[i].gsi;
+            loop assigns j;
+            loop variant i - j; */
+        for (uint32_t j = 0; j < i; j++) {
+            if (events[j].gsi == events[i].gsi)
+                return false;
+        }
+    }
+    return true;
+}
+
+TN_API void tn_acpi_aml_ged(struct tn_aml *a, const struct tn_acpi_event *events, uint32_t count)
+{
+    if (!tn_acpi_events_ok_(events, count)) {
+        tn_aml_fail(a, TN_EINVAL);
+        return;
+    }
+    tn_aml_device_begin(a, "GED");
+    tn_aml_hid(a, "ACPI0013");
+    tn_aml_uid(a, 0);
+    tn_aml_name(a, "_CRS");
+    tn_aml_resources_begin(a);
+    for (uint32_t i = 0; i < count; i++)
+        tn_aml_interrupt(a, events[i].gsi, TN_AML_EDGE);
+    tn_aml_end(a);
+    tn_aml_method_begin(a, "_EVT", 1, true);
+    for (uint32_t i = 0; i < count; i++) {
+        tn_aml_if_begin(a);
+        tn_aml_operator(a, TN_AML_EQUAL);
+        tn_aml_arg(a, 0);
+        tn_aml_integer(a, events[i].gsi);
+        tn_aml_notify(a);
+        tn_aml_path(a, events[i].device);
+        tn_aml_integer(a, events[i].value);
+        tn_aml_end(a);
+    }
     tn_aml_end(a);
     tn_aml_end(a);
 }

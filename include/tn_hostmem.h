@@ -207,6 +207,22 @@ TN_API int tn_hostmem_discard(struct tn_hostmem *m, uint64_t at, uint64_t len);
 TN_API int tn_hostmem_freeze(struct tn_hostmem *m);
 
 /*
+ * Parts what a memfd holds now from what is written to it later: *golden is a read-only mapping of
+ * the bytes as they are, for good, and owns the memfd; m stays at its address, as a copy-on-write
+ * view of them. It takes no longer for more memory. Nobody writes meanwhile. Returns 0; the errors
+ * of tn_hostmem_freeze: m is as before and *golden is closed.
+ */
+TN_API int tn_hostmem_part(struct tn_hostmem *m, struct tn_hostmem *golden);
+
+/*
+ * Sets a bit in own, (size / small page + 63) / 64 words, for each small page of a private mapping
+ * that is a copy of its own, written to since it was mapped or discarded; the other bits are
+ * cleared. Nobody writes meanwhile. Returns their number; TN_ESTATE: m is neither private nor
+ * reserved; TN_ESYS: /proc is not there.
+ */
+TN_API int64_t tn_hostmem_own(const struct tn_hostmem *m, uint64_t *own);
+
+/*
  * Unmaps, closes the fd, and marks *m closed; nothing on a closed one. errno is kept.
  */
 TN_API void tn_hostmem_close(struct tn_hostmem *m);
@@ -561,28 +577,89 @@ TN_API int tn_hostmem_discard(struct tn_hostmem *m, uint64_t at, uint64_t len)
     return 0;
 }
 
-TN_API int tn_hostmem_freeze(struct tn_hostmem *m)
+/* Seals the memfd, and leaves m a private mapping of it with that protection. */
+static inline int tn_hostmem_seal_(struct tn_hostmem *m, int prot)
 {
+    int small = m->page == tn_hostmem_small_() ? MAP_NORESERVE : 0;
+    int reserve = prot & PROT_WRITE ? small : MAP_NORESERVE;
     int saved;
 
     if (m->how != TN_HOSTMEM_SHARED || m->fd < 0)
         return TN_ESTATE;
     /* The seal is refused while a shared mapping exists that may be written, ours included. */
-    if (mmap(m->ptr, m->size, PROT_READ, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, m->fd, 0) ==
-        MAP_FAILED)
+    if (mmap(m->ptr, m->size, prot, MAP_PRIVATE | MAP_FIXED | reserve, m->fd, 0) == MAP_FAILED)
         return TN_ESYS;
     if (fcntl(m->fd, TN_HOSTMEM_ADD_SEALS_, TN_HOSTMEM_SEAL_WRITE_) == 0) {
-        m->how = TN_HOSTMEM_READ;
+        m->how = prot & PROT_WRITE ? TN_HOSTMEM_PRIVATE : TN_HOSTMEM_READ;
         return 0;
     }
     saved = errno;
-    if (mmap(m->ptr, m->size, PROT_READ | PROT_WRITE,
-             MAP_SHARED | MAP_FIXED | (m->page == tn_hostmem_small_() ? MAP_NORESERVE : 0), m->fd,
-             0) == MAP_FAILED)
+    if (mmap(m->ptr, m->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | small, m->fd, 0) ==
+        MAP_FAILED)
         m->how = TN_HOSTMEM_READ; /* cannot be told from frozen here, and is as safe */
     tn_hostmem_hint_(m);
     errno = saved;
     return TN_ESYS;
+}
+
+TN_API int tn_hostmem_freeze(struct tn_hostmem *m)
+{
+    return tn_hostmem_seal_(m, PROT_READ);
+}
+
+TN_API int tn_hostmem_part(struct tn_hostmem *m, struct tn_hostmem *golden)
+{
+    int rc = TN_ESTATE;
+
+    tn_hostmem_void_(golden);
+    if (m->how == TN_HOSTMEM_SHARED && m->fd >= 0)
+        rc = tn_hostmem_map(golden, m->fd, 0, m->size, TN_HOSTMEM_READ);
+    if (rc < 0)
+        return rc;
+    rc = tn_hostmem_seal_(m, PROT_READ | PROT_WRITE);
+    if (rc < 0) {
+        tn_hostmem_close(golden);
+        return rc;
+    }
+    golden->fd = m->fd;
+    golden->align = m->align;
+    m->fd = -1;
+    tn_hostmem_hint_(m);
+    return 0;
+}
+
+TN_API int64_t tn_hostmem_own(const struct tn_hostmem *m, uint64_t *own)
+{
+    uint64_t entry[512]; /* a page's: bit 63 present, 62 swapped, 61 of a file */
+    uint64_t small = tn_hostmem_small_(), pages = m->size / small, count = 0;
+    uint64_t first = (uint64_t)(uintptr_t)m->ptr / small;
+    int fd, saved;
+
+    if (m->how != TN_HOSTMEM_PRIVATE && m->how != TN_HOSTMEM_RESERVED)
+        return TN_ESTATE;
+    fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return TN_ESYS;
+    __builtin_memset(own, 0, (pages + 63) / 64 * 8);
+    for (uint64_t i = 0; i < pages;) {
+        uint64_t want = pages - i < 512 ? pages - i : 512;
+        ssize_t n = pread(fd, entry, want * 8, (off_t)((first + i) * 8));
+
+        if (n < 8) {
+            saved = n < 0 ? errno : EIO;
+            close(fd);
+            errno = saved;
+            return TN_ESYS;
+        }
+        for (uint64_t k = 0; k < (uint64_t)n / 8; k++, i++) {
+            if (entry[k] >> 62 != 0 && (entry[k] >> 61 & 1) == 0) {
+                own[i / 64] |= 1ull << i % 64;
+                count++;
+            }
+        }
+    }
+    close(fd);
+    return (int64_t)count;
 }
 
 TN_API void tn_hostmem_close(struct tn_hostmem *m)

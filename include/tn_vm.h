@@ -109,11 +109,14 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tn_hostmem.h"
 #include "tn_kvm.h"
+#include "tn_kvm_x86_state.h"
 #include "tn_loop.h"
 #include "tn_mem.h"
+#include "tn_uffd.h"
 #include "tn_vm_board.h"
 #include "tn_vm_devices.h"
 #include "tn_vm_x86.h"
@@ -128,7 +131,7 @@ extern "C" {
 #define TN_VM_STACK (256u << 10)
 #endif
 
-enum tn_vm_state {
+enum tn_vm_life {
     TN_VM_CLOSED = 0, /* also what a zeroed struct is */
     TN_VM_CREATED,
     TN_VM_RUNNING,
@@ -148,6 +151,33 @@ struct tn_vm_end {
 };
 
 struct tn_vm;
+struct tn_vm_image;
+struct tn_vm_state;
+
+/* A file of memory that several images and machines have views of. */
+struct tn_vm_golden {
+    uint32_t refs; /* atomic */
+    int fd;
+};
+
+/* What is left to close of a machine when its loop has done with it. */
+struct tn_vm_rest {
+    struct tn_vm_rest *next;
+    struct tn_kvm_vm kvm_vm;
+    struct tn_vm_cpu *cpu;
+    uint32_t cpus;
+    struct tn_uffd *lazy;
+    struct tn_hostmem ram;
+    struct tn_vm_golden *golden;
+};
+
+/* The snapshot that a diff would be of. */
+struct tn_vm_base {
+    char *dir; /* NULL: there is none yet */
+    uint8_t id[32];
+    uint8_t *digests;
+    uint64_t *set; /* pages written since */
+};
 
 struct tn_vm_cpu {
     struct tn_vm *vm;
@@ -161,19 +191,30 @@ struct tn_vm {
     bool open; /* between init and close */
     struct tn_kvm *kvm;
     struct tn_kvm_vm kvm_vm;
-    struct tn_hostmem ram;
+    struct tn_hostmem ram; /* all of it, one range behind the other */
+    struct tn_uffd *lazy;  /* what fills it on first touch; NULL: it is there */
     struct tn_mem mem;
     struct tn_mem_region region[TN_VM_X86_RAM];
+    uint64_t *dirty[TN_VM_X86_RAM]; /* with track_dirty: a bit for each page that the host wrote */
     struct tn_vm_x86 board;
     struct tn_vm_devices devices;
     struct tn_vm_cpu *cpu;
     uint32_t cpus;
     int signal;
     struct tn_loop_event ended; /* wakes the loop when the machine has ended */
+    struct tn_vm_golden *golden;    /* the file that ram is a private view of; NULL: none is */
+    struct tn_vm_base *base;        /* with track_dirty: the last snapshot; NULL: none yet */
+    const struct tn_vm_image *image; /* what it is a clone of; NULL: it was booted */
+    const struct tn_vm_state *from;  /* the image's */
+    bool stopped_clock;              /* its time stood still since the save */
+    uint32_t vcpu_flags;            /* of tn_kvm_x86_vcpu_restore, for the next state */
+    bool restored;                  /* KVM's objects have been given a state already */
+    bool fresh;                     /* no instruction has run since it was made, or restored */
+    struct tn_kvm_x86_refused refused; /* what KVM did not take of a state */
 
     pthread_mutex_t state_lock; /* guards what follows */
     pthread_cond_t state_cond;  /* state, live or parked changed */
-    uint32_t state;             /* enum tn_vm_state */
+    uint32_t state;             /* enum tn_vm_life */
     uint32_t live;              /* vCPU threads that have not returned */
     uint32_t parked;            /* those that wait in a pause */
     bool pausing;
@@ -243,7 +284,7 @@ TN_API int tn_vm_wait(struct tn_vm *vm, int timeout_ms);
 TN_API void tn_vm_resize(struct tn_vm *vm, uint16_t cols, uint16_t rows);
 
 /*
- * The machine's state, enum tn_vm_state.
+ * The machine's state, enum tn_vm_life.
  */
 TN_API uint32_t tn_vm_state_read(struct tn_vm *vm);
 
@@ -254,6 +295,58 @@ TN_API void tn_vm_close(struct tn_vm *vm);
 
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
+
+/* Takes fd over, in any case. Returns NULL with errno; also for an fd that is -1. */
+static inline struct tn_vm_golden *tn_vm_golden_init_(int fd)
+{
+    struct tn_vm_golden *g = fd < 0 ? NULL : (struct tn_vm_golden *)calloc(1, sizeof(*g));
+
+    if (g) {
+        g->refs = 1;
+        g->fd = fd;
+    } else if (fd >= 0) {
+        close(fd);
+        errno = ENOMEM;
+    }
+    return g;
+}
+
+static inline struct tn_vm_golden *tn_vm_golden_get_(struct tn_vm_golden *g)
+{
+    if (g)
+        __atomic_fetch_add(&g->refs, 1, __ATOMIC_RELAXED);
+    return g;
+}
+
+static inline void tn_vm_golden_put_(struct tn_vm_golden *g)
+{
+    if (g && __atomic_sub_fetch(&g->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+        close(g->fd);
+        free(g);
+    }
+}
+
+static inline struct tn_vm_base *tn_vm_base_init_(size_t bytes)
+{
+    struct tn_vm_base *base = (struct tn_vm_base *)calloc(1, sizeof(*base));
+
+    if (base)
+        base->set = (uint64_t *)calloc(1, bytes);
+    if (base && base->set)
+        return base;
+    free(base);
+    return NULL;
+}
+
+static inline void tn_vm_base_close_(struct tn_vm_base *base)
+{
+    if (!base)
+        return;
+    free(base->dir);
+    free(base->digests);
+    free(base->set);
+    free(base);
+}
 
 static inline bool tn_vm_over_(const struct tn_vm *vm)
 {
@@ -411,25 +504,66 @@ static inline int tn_vm_signal_(int signal)
     return sigaction(signal, &then, NULL) < 0 ? TN_ESYS : TN_OK;
 }
 
+/* What must be there before anything else. */
+static inline int tn_vm_open_(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
+                              int signal)
+{
+    pthread_condattr_t clock;
+    int r;
+
+    memset(vm, 0, sizeof(*vm));
+    vm->kvm = kvm;
+    vm->kvm_vm.fd = -1;
+    vm->ram.fd = -1;
+    vm->signal = signal ? signal : SIGRTMIN;
+    pthread_mutex_init(&vm->state_lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&vm->state_cond, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_mutex_init(&vm->board.device_lock, NULL);
+    vm->open = true;
+    vm->fresh = true;
+    vm->state = TN_VM_CREATED;
+    r = tn_loop_event_init(&vm->ended, loop, tn_vm_on_ended_, vm);
+    return r < 0 ? r : tn_vm_signal_(vm->signal);
+}
+
+/* Puts vm->ram, which is mapped, to where the guest has it; with track, host writes are marked. */
+static inline int tn_vm_ram_(struct tn_vm *vm, bool track)
+{
+    struct tn_loader_range ram[TN_VM_X86_RAM];
+    uint64_t at = 0;
+    int n = tn_vm_x86_ram(vm->ram.size, ram);
+    int r = n < 0 ? n : TN_OK;
+
+    tn_mem_init(&vm->mem, vm->region, TN_VM_X86_RAM);
+    for (int i = 0; r >= 0 && i < n; at += ram[i++].size) {
+        r = tn_mem_add(&vm->mem, ram[i].gpa, vm->ram.ptr + at, ram[i].size);
+        if (r < 0 || !track)
+            continue;
+        vm->dirty[i] = (uint64_t *)calloc(TN_MEM_DIRTY_WORDS(ram[i].size), sizeof(uint64_t));
+        r = vm->dirty[i] ? tn_mem_track(&vm->mem, (uint32_t)i, vm->dirty[i]) : TN_ESYS;
+    }
+    return r;
+}
+
 /* RAM, and what lies in it before the first instruction. */
 static inline int tn_vm_memory_(struct tn_vm *vm, const struct tn_vm_cfg *cfg)
 {
     struct tn_loader_range ram[TN_VM_X86_RAM];
     struct tn_hostmem_cfg pages;
-    uint64_t at = 0;
-    int n = tn_vm_x86_ram(cfg->memory, ram);
-    int r;
+    int r = tn_vm_x86_ram(cfg->memory, ram);
 
-    if (n < 0)
-        return n;
+    if (r < 0)
+        return r;
     memset(&pages, 0, sizeof(pages));
     pages.size = cfg->memory;
     pages.huge = cfg->huge;
     pages.name = "tenon-ram";
     r = tn_hostmem_init(&vm->ram, &pages);
-    tn_mem_init(&vm->mem, vm->region, TN_VM_X86_RAM);
-    for (int i = 0; r >= 0 && i < n; at += ram[i++].size)
-        r = tn_mem_add(&vm->mem, ram[i].gpa, vm->ram.ptr + at, ram[i].size);
+    if (r >= 0)
+        r = tn_vm_ram_(vm, cfg->track_dirty);
     return r < 0 ? r : tn_vm_x86_load(&vm->board, &vm->mem, cfg);
 }
 
@@ -440,7 +574,7 @@ static inline int tn_vm_kvm_(struct tn_vm *vm, uint32_t cpus)
 
     for (uint32_t i = 0; r >= 0 && i < vm->mem.count; i++)
         r = tn_kvm_set_slot(&vm->kvm_vm, i, vm->mem.region[i].gpa, vm->mem.region[i].size,
-                            vm->mem.region[i].host, 0);
+                            vm->mem.region[i].host, vm->dirty[i] ? KVM_MEM_LOG_DIRTY_PAGES : 0);
     if (r >= 0)
         r = tn_vm_x86_irqchip(&vm->board, &vm->kvm_vm);
     if (r < 0)
@@ -451,65 +585,91 @@ static inline int tn_vm_kvm_(struct tn_vm *vm, uint32_t cpus)
     for (uint32_t i = 0; r >= 0 && i < cpus; i++) {
         vm->cpu[i].vm = vm;
         r = tn_kvm_vcpu_init(vm->kvm, &vm->kvm_vm, &vm->cpu[i].vcpu, i);
-        if (r < 0)
-            break;
-        vm->cpus = i + 1;
-        r = tn_vm_x86_vcpu(&vm->board, vm->kvm, &vm->cpu[i].vcpu);
+        if (r >= 0)
+            vm->cpus = i + 1;
     }
+    vm->vcpu_flags = TN_KVM_X86_FRESH;
     return r;
+}
+
+static inline int tn_vm_devices_(struct tn_vm *vm, const struct tn_vm_cfg *cfg,
+                                 struct tn_loop *loop)
+{
+    struct tn_vm_place place;
+    int r = tn_vm_x86_devices(&vm->board, cfg, loop);
+
+    if (r < 0)
+        return r;
+    tn_vm_x86_place(&vm->board, &place);
+    return tn_vm_devices_init(&vm->devices, cfg, &vm->mem, loop, &place);
+}
+
+/* Closes what an init that failed has made so far; returns its error. */
+static inline int tn_vm_undo_(struct tn_vm *vm, int err)
+{
+    int saved = errno;
+
+    tn_vm_close(vm);
+    errno = saved;
+    return err;
 }
 
 TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
                       const struct tn_vm_cfg *cfg)
 {
     uint32_t cpus = cfg->cpus ? cfg->cpus : 1;
-    struct tn_vm_place place;
-    pthread_condattr_t clock;
-    int r, saved;
+    int r = tn_vm_open_(vm, kvm, loop, cfg->signal);
 
-    memset(vm, 0, sizeof(*vm));
-    vm->kvm = kvm;
-    vm->kvm_vm.fd = -1;
-    vm->ram.fd = -1;
-    vm->signal = cfg->signal ? cfg->signal : SIGRTMIN;
-    pthread_mutex_init(&vm->state_lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&vm->state_cond, &clock);
-    pthread_condattr_destroy(&clock);
-    pthread_mutex_init(&vm->board.device_lock, NULL);
-    vm->open = true;
-    vm->state = TN_VM_CREATED;
-    r = tn_loop_event_init(&vm->ended, loop, tn_vm_on_ended_, vm);
     if (r >= 0 &&
         (cpus > TN_VM_X86_MAX_CPUS || cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
         r = TN_EINVAL;
     if (r >= 0)
-        r = tn_vm_signal_(vm->signal);
-    if (r >= 0)
         r = tn_vm_memory_(vm, cfg);
     if (r >= 0)
         r = tn_vm_kvm_(vm, cpus);
+    for (uint32_t i = 0; r >= 0 && i < cpus; i++)
+        r = tn_vm_x86_vcpu(&vm->board, kvm, &vm->cpu[i].vcpu);
     if (r >= 0)
-        r = tn_vm_x86_devices(&vm->board, cfg, loop);
-    if (r >= 0) {
-        tn_vm_x86_place(&vm->board, &place);
-        r = tn_vm_devices_init(&vm->devices, cfg, &vm->mem, loop, &place);
-    }
-    if (r >= 0)
-        return TN_OK;
-    saved = errno;
-    tn_vm_close(vm);
-    errno = saved;
-    return r;
+        r = tn_vm_devices_(vm, cfg, loop);
+    return r < 0 ? tn_vm_undo_(vm, r) : TN_OK;
 }
 
-TN_API int tn_vm_start(struct tn_vm *vm)
+/* Makes the vCPUs' threads, which wait until the machine may run. state_lock is held. */
+static inline int tn_vm_threads_(struct tn_vm *vm)
 {
     pthread_attr_t attr;
     sigset_t all, old;
     int error = 0;
-    uint32_t i;
+
+    __atomic_store_n(&vm->pausing, true, __ATOMIC_RELEASE);
+    /* A vCPU's thread takes no signal but its own. */
+    sigfillset(&all);
+    sigdelset(&all, vm->signal);
+    pthread_attr_init(&attr);
+    (void)pthread_attr_setstacksize(&attr, TN_VM_STACK);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (uint32_t i = 0; i < vm->cpus && !error; i++) {
+        error = pthread_create(&vm->cpu[i].thread, &attr, tn_vm_cpu_main_, &vm->cpu[i]);
+        vm->cpu[i].joinable = !error;
+        vm->live += !error;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    return error;
+}
+
+/* Lets the threads go. state_lock is held. */
+static inline void tn_vm_go_(struct tn_vm *vm)
+{
+    __atomic_store_n(&vm->pausing, false, __ATOMIC_RELEASE);
+    vm->state = TN_VM_RUNNING;
+    vm->fresh = false;
+    pthread_cond_broadcast(&vm->state_cond);
+}
+
+TN_API int tn_vm_start(struct tn_vm *vm)
+{
+    int error = 0;
 
     if (!vm->open)
         return TN_ESTATE;
@@ -518,20 +678,9 @@ TN_API int tn_vm_start(struct tn_vm *vm)
         pthread_mutex_unlock(&vm->state_lock);
         return TN_ESTATE;
     }
-    /* A vCPU's thread takes no signal but its own. */
-    sigfillset(&all);
-    sigdelset(&all, vm->signal);
-    pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, TN_VM_STACK);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (i = 0; i < vm->cpus && !error; i++) {
-        error = pthread_create(&vm->cpu[i].thread, &attr, tn_vm_cpu_main_, &vm->cpu[i]);
-        vm->cpu[i].joinable = !error;
-        vm->live += !error;
-    }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    vm->state = TN_VM_RUNNING;
+    if (vm->live == 0)
+        error = tn_vm_threads_(vm);
+    tn_vm_go_(vm);
     if (error) {
         vm->end.reason = TN_VM_ERROR;
         vm->end.err = TN_ESYS;
@@ -578,9 +727,7 @@ TN_API int tn_vm_resume(struct tn_vm *vm)
         return r;
     pthread_mutex_lock(&vm->state_lock);
     if (vm->state == TN_VM_PAUSED && vm->end.reason == TN_VM_NONE) {
-        __atomic_store_n(&vm->pausing, false, __ATOMIC_RELEASE);
-        vm->state = TN_VM_RUNNING;
-        pthread_cond_broadcast(&vm->state_cond);
+        tn_vm_go_(vm);
         r = TN_OK;
     }
     pthread_mutex_unlock(&vm->state_lock);
@@ -601,7 +748,7 @@ TN_API int tn_vm_kill(struct tn_vm *vm)
     pthread_mutex_lock(&vm->state_lock);
     if (!tn_vm_over_(vm) && vm->end.reason == TN_VM_NONE) {
         vm->end.reason = TN_VM_KILLED;
-        if (vm->state == TN_VM_CREATED) {
+        if (vm->live == 0) { /* no thread is there to say that it has ended */
             vm->state = TN_VM_STOPPED;
             (void)tn_loop_event_signal(&vm->ended);
         }
@@ -677,30 +824,68 @@ TN_API uint32_t tn_vm_state_read(struct tn_vm *vm)
     return state;
 }
 
-TN_API void tn_vm_close(struct tn_vm *vm)
+/* Waits for the threads of a machine that has ended. */
+static inline void tn_vm_join_(struct tn_vm *vm)
 {
-    if (!vm->open)
-        return;
-    (void)tn_vm_kill(vm);
     for (uint32_t i = 0; i < vm->cpus; i++) {
         if (vm->cpu[i].joinable)
             pthread_join(vm->cpu[i].thread, NULL);
+        vm->cpu[i].joinable = false;
     }
+}
+
+/* The part of a close that concerns the loop; what is left for any thread goes to rest. */
+static inline void tn_vm_close_front_(struct tn_vm *vm, struct tn_vm_rest *rest)
+{
+    (void)tn_vm_kill(vm);
+    tn_vm_join_(vm);
     tn_vm_devices_close(&vm->devices);
     tn_vm_x86_close(&vm->board);
     tn_loop_event_close(&vm->ended);
-    for (uint32_t i = 0; i < vm->cpus; i++)
-        tn_kvm_vcpu_close(&vm->cpu[i].vcpu);
-    free(vm->cpu);
-    tn_kvm_vm_close(&vm->kvm_vm);
-    tn_hostmem_close(&vm->ram);
+    rest->next = NULL;
+    rest->kvm_vm = vm->kvm_vm;
+    rest->cpu = vm->cpu;
+    rest->cpus = vm->cpus;
+    rest->lazy = vm->lazy;
+    rest->ram = vm->ram;
+    rest->golden = vm->golden;
+    for (uint32_t i = 0; i < TN_VM_X86_RAM; i++)
+        free(vm->dirty[i]);
+    tn_vm_base_close_(vm->base);
     pthread_cond_destroy(&vm->state_cond);
     pthread_mutex_destroy(&vm->state_lock);
     pthread_mutex_destroy(&vm->board.device_lock);
+    vm->kvm_vm.fd = vm->ram.fd = -1;
     vm->cpu = NULL;
     vm->cpus = 0;
+    vm->lazy = NULL;
+    vm->golden = NULL;
+    vm->base = NULL;
     vm->open = false;
     vm->state = TN_VM_CLOSED;
+}
+
+static inline void tn_vm_close_rest_(struct tn_vm_rest *rest)
+{
+    for (uint32_t i = 0; i < rest->cpus; i++)
+        tn_kvm_vcpu_close(&rest->cpu[i].vcpu);
+    free(rest->cpu);
+    tn_kvm_vm_close(&rest->kvm_vm);
+    if (rest->lazy)
+        tn_uffd_close(rest->lazy);
+    free(rest->lazy);
+    tn_hostmem_close(&rest->ram);
+    tn_vm_golden_put_(rest->golden);
+}
+
+TN_API void tn_vm_close(struct tn_vm *vm)
+{
+    struct tn_vm_rest rest;
+
+    if (!vm->open)
+        return;
+    tn_vm_close_front_(vm, &rest);
+    tn_vm_close_rest_(&rest);
 }
 
 #endif /* TN_DECL_ONLY */

@@ -140,6 +140,7 @@ struct tn_vm_cfg {
     uint32_t cpus;         /* 0: 1 */
     uint32_t boot;         /* enum tn_boot_x86_proto */
     uint32_t huge;         /* enum tn_hostmem_huge: the pages behind the RAM */
+    bool track_dirty;      /* note which pages are written, for diffs: costs a fault for each */
     int signal;            /* what interrupts a vCPU's thread; 0: SIGRTMIN */
     const uint8_t *kernel; /* an image that tn_loader knows; used during tn_vm_init only */
     size_t kernel_len;     /* bytes */

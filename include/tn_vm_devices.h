@@ -144,6 +144,7 @@ struct tn_vm_disk {
     struct tn_file file;
     struct tn_file_overlay overlay;
     struct tn_loop_source done[2]; /* fn NULL: not watched */
+    struct tn_vm_disk_cfg cfg;     /* as it was made; its strings are the disk's own */
 };
 
 struct tn_vm_hvc {
@@ -165,7 +166,10 @@ struct tn_vm_devices {
     struct tn_vm_hvc hvc; /* where cfg wants one */
     struct tn_vm_rng rng;
     uint32_t refused; /* after an error of a disk: its number + 1 */
-    int lost;         /* enum tn_err of a disk whose last writes failed, in close */
+    bool packed;      /* as in the description */
+    bool no_indirect;
+    bool no_event_idx;
+    int lost; /* enum tn_err of a disk whose last writes failed, in close */
 };
 
 /*
@@ -182,6 +186,20 @@ TN_API uint32_t tn_vm_devices_count(const struct tn_vm_cfg *cfg);
 TN_API int tn_vm_devices_init(struct tn_vm_devices *d, const struct tn_vm_cfg *cfg,
                               const struct tn_mem *mem, struct tn_loop *loop,
                               const struct tn_vm_place *place);
+
+/*
+ * Brings the devices to rest, so that their state can be saved: the disks' requests under way are
+ * answered, no other is begun. On the loop's thread, or while it does not run, and with the vCPUs
+ * at rest; until tn_vm_devices_wake, which goes on with what waits, also after a restore.
+ */
+TN_API void tn_vm_devices_quiesce(struct tn_vm_devices *d);
+TN_API void tn_vm_devices_wake(struct tn_vm_devices *d);
+
+/*
+ * Makes durable, in its file, all that was written to a disk that is at rest. Returns 0, or the
+ * result of TN_DISK_FLUSH.
+ */
+TN_API int tn_vm_disk_flush(struct tn_vm_disk *disk);
 
 /*
  * Ends all I/O and closes what init opened; d->lost tells of writes that never reached a disk.
@@ -261,6 +279,35 @@ static inline int tn_vm_disk_watch_(struct tn_vm_disk *disk, struct tn_loop *loo
     return r;
 }
 
+static inline int tn_vm_disk_watch_all_(struct tn_vm_disk *disk, struct tn_loop *loop)
+{
+    int r = tn_vm_disk_watch_(disk, loop, 0,
+                              tn_file_fd(disk->overlaid ? &disk->overlay.base : &disk->file));
+
+    if (r >= 0 && disk->overlaid)
+        r = tn_vm_disk_watch_(disk, loop, 1, tn_file_fd(&disk->overlay.over));
+    return r;
+}
+
+static inline void tn_vm_disk_unwatch_(struct tn_vm_disk *disk, struct tn_loop *loop)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        if (disk->done[i].fn)
+            (void)tn_loop_remove(loop, &disk->done[i]);
+        disk->done[i].fn = NULL;
+    }
+}
+
+/* Keeps cfg with strings of its own. */
+static inline int tn_vm_disk_keep_(struct tn_vm_disk *disk, const struct tn_vm_disk_cfg *cfg)
+{
+    disk->cfg = *cfg;
+    disk->cfg.path = strdup(cfg->path);
+    disk->cfg.overlay = cfg->overlay ? strdup(cfg->overlay) : NULL;
+    disk->cfg.id = strdup(cfg->id ? cfg->id : "");
+    return disk->cfg.path && disk->cfg.id && (disk->cfg.overlay || !cfg->overlay) ? TN_OK : TN_ESYS;
+}
+
 /* Opens what holds the disk's bytes. */
 static inline int tn_vm_disk_open_(struct tn_vm_disk *disk, const struct tn_vm_disk_cfg *cfg)
 {
@@ -291,7 +338,9 @@ static inline int tn_vm_disk_init_(struct tn_vm_disk *disk, const struct tn_vm_c
     int r;
 
     disk->timer.source.fd = disk->file.fd = -1;
-    r = tn_vm_disk_open_(disk, cfg);
+    r = tn_vm_disk_keep_(disk, cfg);
+    if (r >= 0)
+        r = tn_vm_disk_open_(disk, cfg);
     if (r < 0)
         return r;
     memset(&blk, 0, sizeof(blk));
@@ -299,7 +348,7 @@ static inline int tn_vm_disk_init_(struct tn_vm_disk *disk, const struct tn_vm_c
     blk.queue_size = TN_VM_QUEUE_SIZE;
     blk.ring_features = tn_vm_ring_(vm);
     blk.disk = disk->overlaid ? &disk->overlay.overlay.disk : &disk->file.disk;
-    blk.id = cfg->id;
+    blk.id = disk->cfg.id;
     blk.queues = vm->cpus > TN_VM_DISK_QUEUES ? TN_VM_DISK_QUEUES : vm->cpus ? vm->cpus : 1;
     blk.slot = disk->request;
     blk.slots = TN_VM_DISK_DEPTH;
@@ -315,26 +364,44 @@ static inline int tn_vm_disk_init_(struct tn_vm_disk *disk, const struct tn_vm_c
         r = tn_virtio_blk_init(&disk->blk, &blk);
     if (r >= 0)
         r = tn_loop_timer_init(&disk->timer, loop, tn_vm_disk_on_timer_, disk);
-    if (r >= 0)
-        r = tn_vm_disk_watch_(disk, loop, 0,
-                              tn_file_fd(disk->overlaid ? &disk->overlay.base : &disk->file));
-    if (r >= 0 && disk->overlaid)
-        r = tn_vm_disk_watch_(disk, loop, 1, tn_file_fd(&disk->overlay.over));
-    return r;
+    return r < 0 ? r : tn_vm_disk_watch_all_(disk, loop);
 }
 
 static inline int tn_vm_disk_close_(struct tn_vm_disk *disk, struct tn_loop *loop)
 {
-    for (uint32_t i = 0; i < 2; i++) {
-        if (disk->done[i].fn)
-            (void)tn_loop_remove(loop, &disk->done[i]);
-    }
+    tn_vm_disk_unwatch_(disk, loop);
     tn_loop_timer_close(&disk->timer);
     tn_vm_virtio_close(&disk->slot);
+    free((void *)(uintptr_t)disk->cfg.path);
+    free((void *)(uintptr_t)disk->cfg.overlay);
+    free((void *)(uintptr_t)disk->cfg.id);
     if (disk->overlaid)
         return tn_file_overlay_close(&disk->overlay);
     tn_file_close(&disk->file);
     return TN_OK;
+}
+
+static inline void tn_vm_disk_on_flushed_(struct tn_disk_req *req, int result)
+{
+    *(int *)req->ctx = result;
+}
+
+TN_API int tn_vm_disk_flush(struct tn_vm_disk *disk)
+{
+    struct tn_disk *to = disk->overlaid ? &disk->overlay.overlay.disk : &disk->file.disk;
+    struct tn_disk_req req;
+    int result = TN_EBUG;
+
+    memset(&req, 0, sizeof(req));
+    req.op = TN_DISK_FLUSH;
+    req.done = tn_vm_disk_on_flushed_;
+    req.ctx = &result;
+    pthread_mutex_lock(&disk->slot.lock);
+    to->ops->submit(to->ctx, &req);
+    to->ops->kick(to->ctx);
+    to->ops->drain(to->ctx);
+    pthread_mutex_unlock(&disk->slot.lock);
+    return result;
 }
 
 /* ---- the console ---- */
@@ -461,6 +528,9 @@ static inline int tn_vm_devices_make_(struct tn_vm_devices *d, const struct tn_v
     int r = TN_OK;
 
     d->rng.timer.source.fd = -1;
+    d->packed = cfg->packed;
+    d->no_indirect = cfg->no_indirect;
+    d->no_event_idx = cfg->no_event_idx;
     if (cfg->disks > TN_VM_MAX_DISKS)
         return TN_EINVAL;
     d->disk = (struct tn_vm_disk *)calloc(cfg->disks ? cfg->disks : 1, sizeof(*d->disk));
@@ -509,6 +579,34 @@ TN_API int tn_vm_devices_init(struct tn_vm_devices *d, const struct tn_vm_cfg *c
         errno = saved;
     }
     return r;
+}
+
+TN_API void tn_vm_devices_quiesce(struct tn_vm_devices *d)
+{
+    for (uint32_t i = 0; i < d->disks; i++) {
+        pthread_mutex_lock(&d->disk[i].slot.lock);
+        tn_virtio_blk_quiesce(&d->disk[i].blk);
+        pthread_mutex_unlock(&d->disk[i].slot.lock);
+    }
+}
+
+TN_API void tn_vm_devices_wake(struct tn_vm_devices *d)
+{
+    for (uint32_t i = 0; i < d->disks; i++) {
+        pthread_mutex_lock(&d->disk[i].slot.lock);
+        tn_virtio_blk_wake(&d->disk[i].blk);
+        pthread_mutex_unlock(&d->disk[i].slot.lock);
+    }
+    if (d->hvc.slot.v) {
+        pthread_mutex_lock(&d->hvc.slot.lock);
+        (void)tn_virtio_console_flush(&d->hvc.model);
+        pthread_mutex_unlock(&d->hvc.slot.lock);
+    }
+    if (d->rng.slot.v) {
+        pthread_mutex_lock(&d->rng.slot.lock);
+        tn_virtio_rng_wake(&d->rng.model);
+        pthread_mutex_unlock(&d->rng.slot.lock);
+    }
 }
 
 TN_API void tn_vm_devices_close(struct tn_vm_devices *d)

@@ -13,6 +13,7 @@
  *   0x060, 0x064 1    keyboard controller: reset, ctrl-alt-del
  *   0x505             panic notification (PNP id QEMU0001)
  *   0x600-0x602       ACPI reset, sleep control and sleep status registers
+ *                9    the generation id, in RAM at 0xef000, has changed
  *
  *   address      gsi  device
  *   0xd0000000        virtio-mmio, a page for each device that tn_vm_devices makes;
@@ -93,6 +94,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/random.h>
 
 #include "tn_acpi.h"
 #include "tn_boot_x86.h"
@@ -101,6 +103,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include "tn_i8042.h"
 #include "tn_kvm.h"
 #include "tn_kvm_x86.h"
+#include "tn_kvm_x86_state.h"
 #include "tn_mptable.h"
 #include "tn_vm_board.h"
 #include "tn_vm_devices.h"
@@ -143,6 +146,13 @@ TN_API int tn_vm_x86_ram(uint64_t size, struct tn_loader_range ram[TN_VM_X86_RAM
  */
 TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
                           const struct tn_vm_cfg *cfg);
+
+/*
+ * Gives the machine a new generation id, in its RAM, and tells the guest, which mixes it into its
+ * entropy. After the interrupt chips were made or restored. Returns 0; TN_ESYS: the host has no
+ * random bytes; TN_EADDR: there is no such RAM.
+ */
+TN_API int tn_vm_x86_new_id(struct tn_vm_x86 *board, const struct tn_mem *mem);
 
 /*
  * Makes the interrupt chips and the PIT; the memory slots are set before it.
@@ -198,6 +208,9 @@ TN_API void tn_vm_x86_close(struct tn_vm_x86 *board);
 #define TN_VM_X86_CMDLINE    8192u    /* bytes of a command line that devices are added to */
 #define TN_VM_X86_BIOS       0xffff0u /* where a CPU in real mode begins after a reset */
 #define TN_VM_X86_RESET      0x01u    /* the value that resets, written to the reset register */
+#define TN_VM_X86_GED_GSI    9u       /* its edge tells the guest that its generation id changed */
+/* The generation id: alone in the last page of what is reserved for ACPI tables. */
+#define TN_VM_X86_GENID_GPA (TN_BOOT_X86_ACPI + TN_BOOT_X86_ACPI_SIZE - 0x1000)
 
 TN_API int tn_vm_x86_ram(uint64_t size, struct tn_loader_range ram[TN_VM_X86_RAM])
 {
@@ -393,6 +406,9 @@ static const struct {
 
 static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap, uint32_t virtio)
 {
+    static const struct tn_acpi_event event[] = {
+        {TN_VM_X86_GED_GSI, "\\_SB.VGEN", TN_ACPI_CHANGED},
+    };
     struct tn_aml a;
 
     tn_aml_init(&a, buf, cap);
@@ -417,6 +433,8 @@ static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap, uint32_t virtio)
     for (uint32_t i = 0; i < virtio; i++)
         tn_acpi_aml_virtio_mmio(&a, tn_vm_x86_window_(i), TN_VIRTIO_MMIO_SIZE, tn_vm_x86_gsi_(i),
                                 TN_AML_EDGE | TN_AML_SHARED, i);
+    tn_acpi_aml_vmgenid(&a, TN_VM_X86_GENID_GPA);
+    tn_acpi_aml_ged(&a, event, sizeof(event) / sizeof(event[0]));
     tn_aml_end(&a);
     return tn_aml_finish(&a);
 }
@@ -459,7 +477,7 @@ static inline int tn_vm_x86_tables_(const struct tn_mem *mem, uint32_t cpus, uin
     acpi.i8042 = true;
     acpi.dsdt = dsdt;
     acpi.dsdt_len = (size_t)len;
-    return tn_acpi_build(&acpi, acpi_at, TN_BOOT_X86_ACPI_SIZE, NULL);
+    return tn_acpi_build(&acpi, acpi_at, TN_VM_X86_GENID_GPA - TN_BOOT_X86_ACPI, NULL);
 }
 
 /*
@@ -484,6 +502,25 @@ static inline int tn_vm_x86_cmdline_(char buf[TN_VM_X86_CMDLINE], const char *wo
     return r;
 }
 
+/* 16 random bytes, where the guest was told that they are. */
+static inline int tn_vm_x86_id_(const struct tn_mem *mem)
+{
+    uint8_t id[TN_ACPI_VMGENID_SIZE];
+
+    if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
+        return TN_ESYS;
+    return tn_mem_write(mem, TN_VM_X86_GENID_GPA, id, sizeof(id));
+}
+
+TN_API int tn_vm_x86_new_id(struct tn_vm_x86 *board, const struct tn_mem *mem)
+{
+    int r = tn_vm_x86_id_(mem);
+
+    if (r >= 0)
+        r = tn_kvm_irq_line(board->vm, TN_VM_X86_GED_GSI, true);
+    return r < 0 ? r : tn_kvm_irq_line(board->vm, TN_VM_X86_GED_GSI, false);
+}
+
 TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
                           const struct tn_vm_cfg *cfg)
 {
@@ -505,6 +542,8 @@ TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
     if (virtio > TN_VM_X86_MAX_VIRTIO)
         return TN_EINVAL;
     r = tn_vm_x86_tables_(mem, board->cpus, virtio);
+    if (r >= 0)
+        r = tn_vm_x86_id_(mem);
     if (r >= 0 && virtio > 0) {
         boot.cmdline = cmdline;
         r = tn_vm_x86_cmdline_(cmdline, cfg->cmdline, virtio);
@@ -530,6 +569,8 @@ TN_API int tn_vm_x86_vcpu(struct tn_vm_x86 *board, const struct tn_kvm *kvm,
 
     if (r >= 0)
         r = tn_kvm_x86_set_cpuid(vcpu, &cpuid);
+    if (r >= 0)
+        r = tn_kvm_x86_set_mce_banks(vcpu, 1);
     if (r >= 0)
         r = tn_kvm_x86_set_boot_msrs(vcpu, NULL);
     if (r >= 0 && vcpu->id == 0)

@@ -38,6 +38,12 @@ static uint8_t *build(const struct tn_acpi_cfg *cfg, struct tn_acpi_layout *l)
 /* Devices, and every kind of term that tn_aml has. */
 static size_t body(uint8_t *buf, size_t cap)
 {
+    static const struct tn_acpi_event events[] = {
+        {9, "\\_SB.VGEN", TN_ACPI_CHANGED},
+        {10, "\\_SB.PWRB", 0x80},
+        {1, "^^COM1", 1},
+        {300, "PWRB", 0},
+    };
     struct tn_aml a;
     int64_t len;
 
@@ -57,18 +63,20 @@ static size_t body(uint8_t *buf, size_t cap)
     tn_aml_hid(&a, "PNP0C0C");
     tn_aml_uid(&a, 0);
     tn_aml_end(&a);
-    tn_aml_device_begin(&a, "GED");
+    tn_acpi_aml_vmgenid(&a, 0x1000efff8);
+    tn_acpi_aml_ged(&a, events, COUNT(events));
+    tn_aml_device_begin(&a, "GED1");
     tn_aml_hid(&a, "ACPI0013");
-    tn_aml_uid(&a, 0);
+    tn_aml_uid(&a, 1);
     tn_aml_name(&a, "_CRS");
     tn_aml_resources_begin(&a);
-    tn_aml_interrupt(&a, 9, TN_AML_EDGE);
+    tn_aml_interrupt(&a, 13, TN_AML_EDGE);
     tn_aml_end(&a);
     tn_aml_method_begin(&a, "_EVT", 1, true);
     tn_aml_if_begin(&a);
     tn_aml_operator(&a, TN_AML_EQUAL);
     tn_aml_arg(&a, 0);
-    tn_aml_integer(&a, 9);
+    tn_aml_integer(&a, 13);
     tn_aml_store(&a);
     tn_aml_path(&a, "\\_SB.GEDS");
     tn_aml_local(&a, 0);
@@ -483,6 +491,124 @@ static void devices_need_a_number_that_fits(void **state)
     assert_memory_equal(buf + 4, "VRAB", 4);
 }
 
+/* What one describes, or the error. */
+static int64_t genid(uint8_t *buf, size_t cap, uint64_t gpa)
+{
+    struct tn_aml a;
+
+    tn_aml_init(&a, buf, cap);
+    tn_acpi_aml_vmgenid(&a, gpa);
+    return tn_aml_finish(&a);
+}
+
+static int64_t ged(uint8_t *buf, size_t cap, const struct tn_acpi_event *events, uint32_t count)
+{
+    struct tn_aml a;
+
+    tn_aml_init(&a, buf, cap);
+    tn_acpi_aml_ged(&a, events, count);
+    return tn_aml_finish(&a);
+}
+
+static void an_id_is_aligned_and_in_the_address_space(void **state)
+{
+    static const uint64_t bad[] = {0,
+                                   0xef001,
+                                   0xef002,
+                                   0xef004,
+                                   0xef00c,
+                                   TN_ACPI_LIMIT - 15,
+                                   TN_ACPI_LIMIT - 8,
+                                   TN_ACPI_LIMIT,
+                                   UINT64_MAX - 7,
+                                   UINT64_MAX - 15,
+                                   UINT64_MAX};
+    static const uint64_t good[] = {8, 0xef000, 0xef008, 0xfffffff8, TN_ACPI_LIMIT - 16};
+    uint8_t buf[128];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(bad); i++)
+        assert_int_equal(genid(buf, sizeof(buf), bad[i]), TN_EINVAL);
+    for (size_t i = 0; i < COUNT(good); i++)
+        assert_true(genid(buf, sizeof(buf), good[i]) > 0);
+}
+
+static void events_need_interrupts_of_their_own(void **state)
+{
+    static const char *const path[] = {"",      "\\",          "vgen",     "9GEN",
+                                       "VGEN1", "\\_SB.VGEN.", "_SB VGEN", "^"};
+    struct tn_acpi_event e[TN_ACPI_EVENTS + 1];
+    uint8_t buf[1024];
+
+    (void)state;
+    for (uint32_t i = 0; i < COUNT(e); i++) {
+        e[i].gsi = 2 * i;
+        e[i].device = "VGEN";
+        e[i].value = 0x80;
+    }
+    assert_int_equal(ged(buf, sizeof(buf), e, 0), TN_EINVAL);
+    assert_int_equal(ged(buf, sizeof(buf), NULL, 0), TN_EINVAL);
+    assert_int_equal(ged(buf, sizeof(buf), e, TN_ACPI_EVENTS + 1), TN_EINVAL);
+    assert_int_equal(ged(buf, sizeof(buf), NULL, UINT32_MAX), TN_EINVAL);
+    for (size_t i = 0; i < COUNT(path); i++) {
+        e[1].device = path[i];
+        assert_true(ged(buf, sizeof(buf), e, 1) > 0);
+        assert_int_equal(ged(buf, sizeof(buf), e, 2), TN_EINVAL);
+    }
+    e[1].device = "VGEN";
+    for (uint32_t n = 1; n <= TN_ACPI_EVENTS; n++)
+        assert_true(ged(buf, sizeof(buf), e, n) > 0);
+    for (uint32_t i = 0; i < TN_ACPI_EVENTS; i++) { /* each one as each other */
+        for (uint32_t j = 0; j < TN_ACPI_EVENTS; j++) {
+            e[i].gsi = 2 * j;
+            assert_int_equal(ged(buf, sizeof(buf), e, TN_ACPI_EVENTS) == TN_EINVAL, i != j);
+        }
+        e[i].gsi = 2 * i;
+    }
+}
+
+/* By hand, from the specification's grammar. */
+static void an_id_and_its_event_byte_for_byte(void **state)
+{
+    /* Behind a length is what it counts from itself on. */
+    static const uint8_t id[] = "\x5b\x82\x4a\x05VGEN" /* 90 */
+                                "\x08_HID\x0dTENN0001\0"
+                                "\x08_CID\x12\x1c\x02" /* 28 */
+                                "\x0dVM_Gen_Counter\0\x0dVMGENCTR\0"
+                                "\x08_DDN\x0dVM_Gen_Counter\0"
+                                "\x08\x41\x44\x44R\x12\x08\x02" /* 8 */
+                                "\x0c\x08\xf0\x0e\x00\x00";
+    static const uint8_t high[] = "\x12\x0c\x02\x0c\xf0\xff\xff\xff\x0c\xff\xff\x0f\x00";
+    static const uint8_t event[] = "\x5b\x82\x4e\x05GED_" /* 94 */
+                                   "\x08_HID\x0d\x41\x43PI0013\0"
+                                   "\x08_UID\x00"
+                                   "\x08_CRS\x11\x17\x0a\x14"             /* 23; a template of 20 */
+                                   "\x89\x06\x00\x03\x01\x09\x00\x00\x00" /* an edge, high */
+                                   "\x89\x06\x00\x03\x01\x17\x00\x00\x00"
+                                   "\x79\x00"
+                                   "\x14\x25_EVT\x09"             /* 37; one argument, serialized */
+                                   "\xa0\x12\x93\x68\x0a\x09\x86" /* 18 */
+                                   "\\\x2e_SB_VGEN\x0a\x80"
+                                   "\xa0\x0b\x93\x68\x0a\x17\x86" /* 11 */
+                                   "PWRB\x01";
+    static const struct tn_acpi_event e[] = {{9, "\\_SB.VGEN", TN_ACPI_CHANGED}, {23, "PWRB", 1}};
+    const size_t id_len = sizeof(id) - 1, event_len = sizeof(event) - 1, template_at = 38;
+    uint8_t buf[sizeof(id) + sizeof(event)];
+
+    (void)state;
+    assert_int_equal(genid(buf, id_len - 1, 0xef008), TN_ENOSPC);
+    assert_int_equal(genid(buf, id_len, 0xef008), id_len);
+    assert_memory_equal(buf, id, id_len);
+    assert_int_equal(genid(buf, sizeof(buf), TN_ACPI_LIMIT - 16), id_len + 4);
+    assert_memory_equal(buf + id_len + 4 - (sizeof(high) - 1), high, sizeof(high) - 1);
+
+    assert_int_equal(ged(buf, event_len - 1, e, 2), TN_ENOSPC);
+    assert_int_equal(ged(buf, event_len, e, 2), event_len);
+    assert_int_equal(test_sum(buf + template_at, 20), 0);
+    buf[template_at + 19] = 0; /* the checksum */
+    assert_memory_equal(buf, event, event_len);
+}
+
 /* -- with ACPICA's own compiler, which does not read an RSDP by itself -- */
 
 static bool runs(const char *command)
@@ -564,6 +690,9 @@ int main(void)
         cmocka_unit_test(bad_configurations_write_nothing),
         cmocka_unit_test(one_byte_short_is_no_space),
         cmocka_unit_test(devices_need_a_number_that_fits),
+        cmocka_unit_test(an_id_is_aligned_and_in_the_address_space),
+        cmocka_unit_test(events_need_interrupts_of_their_own),
+        cmocka_unit_test(an_id_and_its_event_byte_for_byte),
         cmocka_unit_test(tables_hang_together),
         cmocka_unit_test(the_fadt_is_of_reduced_hardware),
         cmocka_unit_test(the_madt_names_cpus_and_io_apic),

@@ -14,6 +14,7 @@ static const char help[] =
     "microvm: boots a Linux kernel in a small virtual machine\n"
     "\n"
     "usage: microvm --kernel FILE [option ...]\n"
+    "       microvm --restore DIR [option ...]\n"
     "\n"
     "  --kernel FILE     an uncompressed vmlinux (ELF) or a bzImage (vmlinuz)\n"
     "  --initrd FILE     an initial RAM disk or initramfs\n"
@@ -34,6 +35,19 @@ static const char help[] =
     "  --rng             an entropy source, /dev/hwrng\n"
     "  --ring HOW        virtqueues: split or packed, and ,no-indirect ,no-event-idx;\n"
     "                    default: split\n"
+    "\n"
+    "  --snapshot DIR[,...]  SIGUSR1 saves the machine to DIR, then to DIR.1, DIR.2, ...\n"
+    "       ,diff          only what has changed since the one before\n"
+    "       ,sync          it is on the disk before the machine goes on\n"
+    "  --snapshot-when TEXT  not SIGUSR1: when the console has said TEXT, and then exit\n"
+    "  --restore DIR     go on from a snapshot; in place of --kernel and all that describes\n"
+    "                    the machine. It becomes one more machine, with an id of its own\n"
+    "  --same            it is the one that was saved, and goes on; there is no other\n"
+    "  --lazy            read its memory when it is touched, not before\n"
+    "  --overlays DIR    keep what is written to disks in DIR; default: it is forgotten\n"
+    "  --forks N         N clones of it, 1 to 10000, side by side\n"
+    "  --key FILE        snapshots are signed with this secret, 16 to 4096 bytes\n"
+    "\n"
     "  --version         print the version\n"
     "  --help            print this\n"
     "\n"
@@ -43,7 +57,7 @@ static const char help[] =
     "\n"
     "exit codes: 0 the guest powered off, 2 bad usage, 3 no KVM, 4 a file or what is in it,\n"
     "5 the host failed, 10 the guest asked for a reset, 11 it crashed, 12 it panicked (where its\n"
-    "kernel has the pvpanic driver), 13 ended from outside\n";
+    "kernel has the pvpanic driver), 13 ended from outside, 14 off before --snapshot-when's TEXT\n";
 
 static int bad(const char *option, const char *value, const char *limit)
 {
@@ -225,6 +239,51 @@ static int parse_ring(char *value, struct args *out)
     return -1;
 }
 
+static int parse_snapshot(char *value, struct args *out)
+{
+    const char *item;
+
+    out->snapshot = next_item(&value);
+    if (!*out->snapshot)
+        return bad("--snapshot", "''", "the name of a directory");
+    while ((item = next_item(&value))) {
+        if (strcmp(item, "diff") == 0)
+            out->diff = true;
+        else if (strcmp(item, "sync") == 0)
+            out->sync = true;
+        else
+            return bad("--snapshot", item, "diff or sync");
+    }
+    return -1;
+}
+
+static int parse_when(const char *value, struct args *out)
+{
+    if (!*value || strlen(value) > MAX_TEXT)
+        return bad("--snapshot-when", *value ? value : "''", "1 to 256 bytes of text");
+    out->snapshot_when = value;
+    return -1;
+}
+
+static int parse_forks(const char *value, struct args *out)
+{
+    uint64_t n;
+
+    if (!parse_size(value, &n) || n < 1 || n > MAX_FORKS)
+        return bad("--forks", value, "1 to 10000 clones");
+    out->forks = (uint32_t)n;
+    return -1;
+}
+
+/* The name of a directory. */
+static int parse_dir(const char *option, const char *value, const char **out)
+{
+    if (!*value)
+        return bad(option, "''", "the name of a directory");
+    *out = value;
+    return -1;
+}
+
 /* root=/dev/vda, in front of the user's words, which may say otherwise. */
 static int add_root(struct args *out)
 {
@@ -239,26 +298,87 @@ static int add_root(struct args *out)
     return -1;
 }
 
+static const struct option options[] = {
+    {"kernel", required_argument, NULL, 'k'},
+    {"initrd", required_argument, NULL, 'i'},
+    {"cmdline", required_argument, NULL, 'c'},
+    {"memory", required_argument, NULL, 'm'},
+    {"cpus", required_argument, NULL, 'n'},
+    {"console", required_argument, NULL, 't'},
+    {"boot", required_argument, NULL, 'b'},
+    {"hugepages", no_argument, NULL, 'H'},
+    {"disk", required_argument, NULL, 'd'},
+    {"rootfs", required_argument, NULL, 'r'},
+    {"virtio-console", no_argument, NULL, 'V'},
+    {"rng", no_argument, NULL, 'R'},
+    {"ring", required_argument, NULL, 'q'},
+    {"snapshot", required_argument, NULL, 's'},
+    {"snapshot-when", required_argument, NULL, 'w'},
+    {"restore", required_argument, NULL, 'e'},
+    {"same", no_argument, NULL, 'S'},
+    {"lazy", no_argument, NULL, 'L'},
+    {"overlays", required_argument, NULL, 'o'},
+    {"forks", required_argument, NULL, 'f'},
+    {"key", required_argument, NULL, 'K'},
+    {"version", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+/* The first of some options that was given, with its dashes; NULL: none was. */
+static const char *given(const bool seen[128], const char *which, char name[32])
+{
+    for (; *which; which++) {
+        for (const struct option *o = options; seen[(uint8_t)*which] && o->name; o++) {
+            if (o->val == *which) {
+                snprintf(name, 32, "--%s", o->name);
+                return name;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Options that make no sense beside others. */
+static int check(const struct args *a, const bool seen[128])
+{
+    const char *name;
+    char text[32];
+
+    if (a->restore && (name = given(seen, "kicmnbHdrVRq", text)))
+        return bad(name, "with --restore", "the machine is what the snapshot says");
+    if (!a->restore && (name = given(seen, "SLof", text)))
+        return bad(name, "without --restore", "it is for machines made of a snapshot");
+    if (!a->restore && !a->kernel) {
+        fputs("microvm: --kernel FILE is missing, or --restore DIR; see --help\n", stderr);
+        return EXIT_USAGE;
+    }
+    if (a->snapshot_when && !a->snapshot)
+        return bad("--snapshot-when", "without --snapshot", "--snapshot DIR says where to");
+    if (a->snapshot_when && a->console == CONSOLE_NONE)
+        return bad("--snapshot-when", "with --console none", "nothing will be said");
+    if (a->snapshot_when && a->diff && !a->restore)
+        return bad("--snapshot", "diff", "with --snapshot-when only after --restore");
+    if (a->key && !a->snapshot && !a->restore)
+        return bad("--key", a->key, "it is for --snapshot and --restore");
+    if (a->forks && a->same)
+        return bad("--same", "with --forks", "clones cannot all be the same machine");
+    if (a->forks && a->snapshot)
+        return bad("--snapshot", "with --forks", "a snapshot is of one machine");
+    return -1;
+}
+
 int args_parse(int argc, char **argv, struct args *out)
 {
-    static const struct option options[] = {
-        {"kernel", required_argument, NULL, 'k'},   {"initrd", required_argument, NULL, 'i'},
-        {"cmdline", required_argument, NULL, 'c'},  {"memory", required_argument, NULL, 'm'},
-        {"cpus", required_argument, NULL, 'n'},     {"console", required_argument, NULL, 't'},
-        {"boot", required_argument, NULL, 'b'},     {"hugepages", no_argument, NULL, 'H'},
-        {"disk", required_argument, NULL, 'd'},     {"rootfs", required_argument, NULL, 'r'},
-        {"virtio-console", no_argument, NULL, 'V'}, {"rng", no_argument, NULL, 'R'},
-        {"ring", required_argument, NULL, 'q'},     {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
-    };
-    int option;
+    bool seen[128] = {false};
+    int option, r;
 
     memset(out, 0, sizeof(*out));
     out->memory = 256ull << 20;
     out->cpus = 1;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        int r = -1;
-
+        r = -1;
+        seen[option & 127] = true;
         switch (option) {
         case 'k':
             out->kernel = optarg;
@@ -297,6 +417,30 @@ int args_parse(int argc, char **argv, struct args *out)
         case 'q':
             r = parse_ring(optarg, out);
             break;
+        case 's':
+            r = parse_snapshot(optarg, out);
+            break;
+        case 'w':
+            r = parse_when(optarg, out);
+            break;
+        case 'e':
+            r = parse_dir("--restore", optarg, &out->restore);
+            break;
+        case 'S':
+            out->same = true;
+            break;
+        case 'L':
+            out->lazy = true;
+            break;
+        case 'o':
+            r = parse_dir("--overlays", optarg, &out->overlays);
+            break;
+        case 'f':
+            r = parse_forks(optarg, out);
+            break;
+        case 'K':
+            out->key = optarg;
+            break;
         case 'v':
             puts("microvm " TENON_VERSION);
             return 0;
@@ -311,10 +455,9 @@ int args_parse(int argc, char **argv, struct args *out)
     }
     if (optind < argc)
         return bad("argument", argv[optind], "not an option; see --help");
-    if (!out->kernel) {
-        fputs("microvm: --kernel FILE is missing; see --help\n", stderr);
-        return EXIT_USAGE;
-    }
+    r = check(out, seen);
+    if (r >= 0)
+        return r;
     if (!out->cmdline)
         out->cmdline = out->virtio_console ? "console=hvc0 panic=-1" : "console=ttyS0 panic=-1";
     return out->rootfs ? add_root(out) : -1;

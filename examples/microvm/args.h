@@ -18,8 +18,12 @@ enum exit_code {
     EXIT_GUEST_RESET = 10, /* the guest asked for a reset */
     EXIT_GUEST_CRASH = 11, /* a triple fault */
     EXIT_GUEST_PANIC = 12, /* the guest's kernel reported a panic */
-    EXIT_KILLED = 13       /* ended from outside before the guest had shut down */
+    EXIT_KILLED = 13,      /* ended from outside before the guest had shut down */
+    EXIT_NO_SNAPSHOT = 14  /* the guest ended before it said what --snapshot-when waits for */
 };
+
+#define MAX_TEXT  256   /* bytes of --snapshot-when */
+#define MAX_FORKS 10000 /* machines of --forks */
 
 enum console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_NONE };
 
@@ -41,6 +45,16 @@ struct args {
     bool packed;
     bool no_indirect;
     bool no_event_idx;
+    const char *snapshot;      /* a directory; NULL: none is taken */
+    const char *snapshot_when; /* what the console says by then; NULL: by SIGUSR1 */
+    bool diff;
+    bool sync;
+    const char *restore;  /* a snapshot's directory; NULL: a kernel is booted */
+    const char *overlays; /* where the clones' overlays stay; NULL: they do not */
+    const char *key;      /* a file; NULL: snapshots have no MAC */
+    uint32_t forks;       /* clones in this process; 0: one machine, without their ways */
+    bool lazy;
+    bool same;         /* the machine that was saved, not one more */
     char buffer[4096]; /* what cmdline points to when it was put together */
 };
 

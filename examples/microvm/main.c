@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * microvm: the reference virtual machine monitor. What comes in is a command line (args.c), what
- * goes out is a guest's console (term.c) and an exit code; all between is tn_vm's. This file is the
- * policy: which signals stop the guest, how long it may take, and what the user is told.
+ * goes out is a guest's console (term.c, output.c), snapshots (snapshot.c), what the user is told
+ * (say.c) and an exit code; all between is tn_vm's. This file is the policy for one machine: which
+ * signals stop the guest, and how long it may take; forks.c is that for many.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,32 +15,22 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "args.h"
-#include "term.h"
+#include "microvm.h"
 #include "tn_strerror.h"
-#include "tn_vm.h"
 
+#define MAX_KEY  4096u          /* bytes of --key's file */
 #define GRACE_NS 10000000000ull /* how long a guest may take to shut down when asked to */
 
-struct file {
-    uint8_t *bytes;
-    size_t len;
-};
+uint64_t now_ns(void)
+{
+    struct timespec t;
 
-struct microvm {
-    struct args args;
-    struct file kernel;
-    struct file initrd;
-    struct tn_kvm kvm;
-    struct tn_loop loop;
-    struct term term;
-    struct tn_vm vm;
-    struct tn_loop_source signals;
-    struct tn_loop_timer grace;
-    bool stopping; /* the guest was asked to shut down */
-};
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 /* Reads all of an open file; one that is mapped could shrink under our hands. */
 static int read_all(int fd, struct file *out)
@@ -76,17 +67,70 @@ static int read_file(const char *path, struct file *out)
     return r < 0 ? EXIT_INPUT : -1;
 }
 
+/* The secret of --key: all bytes of its file. */
+static int read_key(struct microvm *m)
+{
+    int code = read_file(m->args.key, &m->key_file);
+
+    m->key.bytes = m->key_file.bytes;
+    m->key.len = m->key_file.len;
+    if (code < 0 && (m->key.len < TN_SNAP_KEY_MIN || m->key.len > MAX_KEY)) {
+        fprintf(stderr, "microvm: --key %s: it has %zu bytes; 16 to 4096\n", m->args.key,
+                m->key.len);
+        code = EXIT_INPUT;
+    }
+    return code;
+}
+
+/* ---- signals ---- */
+
+static void kill_all(struct microvm *m)
+{
+    if (m->forks)
+        forks_kill(m->forks);
+    else
+        (void)tn_vm_kill(&m->vm);
+}
+
+/* Whether a guest was there to be asked. */
+static bool ask_all(struct microvm *m)
+{
+    return m->forks ? forks_shutdown(m->forks) : tn_vm_shutdown(&m->vm) >= 0;
+}
+
 static void on_leave(void *ctx)
 {
     struct microvm *m = ctx;
 
-    (void)tn_vm_kill(&m->vm);
+    m->leaving = true;
+    kill_all(m);
 }
 
 static void on_grace_over(void *ctx, uint64_t expirations)
 {
     (void)expirations;
-    on_leave(ctx);
+    kill_all(ctx);
+}
+
+static void on_resize(struct microvm *m)
+{
+    uint16_t cols, rows;
+
+    term_size(&m->term, &cols, &rows);
+    if (m->forks)
+        forks_resize(m->forks, cols, rows);
+    else
+        tn_vm_resize(&m->vm, cols, rows);
+}
+
+static void on_snapshot(struct microvm *m)
+{
+    if (!m->args.snapshot)
+        fputs("microvm: SIGUSR1: without --snapshot DIR nothing is saved\n", stderr);
+    else if (m->args.snapshot_when)
+        fputs("microvm: SIGUSR1: with --snapshot-when it is the console that says when\n", stderr);
+    else
+        m->wanted = true;
 }
 
 /* The first signal asks the guest to shut down, the second ends the machine. */
@@ -94,21 +138,23 @@ static void on_signal(void *ctx, uint32_t events)
 {
     struct microvm *m = ctx;
     struct signalfd_siginfo info;
-    uint16_t cols, rows;
 
     (void)events;
     if (read(m->signals.fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
         return;
     if (info.ssi_signo == SIGWINCH) {
-        term_size(&m->term, &cols, &rows);
-        tn_vm_resize(&m->vm, cols, rows);
-        return;
+        on_resize(m);
+    } else if (info.ssi_signo == SIGUSR1) {
+        on_snapshot(m);
+    } else if (m->stopping) {
+        on_leave(m);
+    } else {
+        m->stopping = true;
+        if (ask_all(m))
+            (void)tn_loop_timer_arm(&m->grace, GRACE_NS, 0);
+        else
+            kill_all(m);
     }
-    if (m->stopping || tn_vm_shutdown(&m->vm) < 0)
-        (void)tn_vm_kill(&m->vm);
-    else
-        (void)tn_loop_timer_arm(&m->grace, GRACE_NS, 0);
-    m->stopping = true;
 }
 
 static int open_kvm(struct tn_kvm *kvm)
@@ -127,127 +173,19 @@ static int open_kvm(struct tn_kvm *kvm)
     return EXIT_NO_KVM;
 }
 
-/* One line about a disk that could not be opened. */
-static int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys)
-{
-    const char *sep = disk->overlay ? " with overlay " : "";
-    const char *overlay = disk->overlay ? disk->overlay : "";
-    const char *why = tn_strerror(err);
+/* ---- one machine ---- */
 
-    switch (err) {
-    case TN_ESYS:
-        why = strerror(sys);
-        break;
-    case TN_EEXIST:
-        why = "in use: another process has locked it";
-        break;
-    case TN_EINVAL:
-        why = "neither a regular file nor a block device";
-        break;
-    case TN_ERANGE:
-        why = "its size is 0, or no multiple of 512 bytes (of the host's block with direct)";
-        break;
-    case TN_ENODEV:
-        why = "its file system cannot do direct (O_DIRECT)";
-        break;
-    case TN_ENOFIT:
-        why = "the base has another size than when the overlay was made";
-        break;
-    case TN_EFORMAT:
-        why = "the overlay is no overlay file";
-        break;
-    default:
-        break;
-    }
-    fprintf(stderr, "microvm: %s%s%s: %s\n", disk->path, sep, overlay, why);
-    return EXIT_INPUT;
-}
-
-/* One line about why tn_vm_init refused: what, and the limit. */
-static int say_refused(const struct microvm *m, int err)
-{
-    const struct tn_boot_x86_info *info = &m->vm.board.info;
-    int sys = errno;
-
-    if (m->args.cpus > (uint32_t)tn_kvm_cap(&m->kvm, KVM_CAP_MAX_VCPUS)) {
-        fprintf(stderr, "microvm: --cpus %" PRIu32 ": this host's limit is %d\n", m->args.cpus,
-                tn_kvm_cap(&m->kvm, KVM_CAP_MAX_VCPUS));
-        return EXIT_USAGE;
-    }
-    if (m->vm.devices.refused)
-        return say_refused_disk(&m->args.disk[m->vm.devices.refused - 1], err, sys);
-    if (err == TN_ESYS && !m->vm.ram.ptr) {
-        fprintf(stderr, "microvm: --memory: the host refuses %" PRIu64 " MiB%s: %s\n",
-                m->args.memory >> 20, m->args.hugepages ? " of huge pages" : "", strerror(sys));
-        return EXIT_HOST;
-    }
-    if (err == TN_ESYS || err == TN_ENODEV) {
-        fprintf(stderr, "microvm: %s: %s\n", tn_strerror(err), strerror(sys));
-        return EXIT_HOST;
-    }
-    switch (info->stage) {
-    case TN_BOOT_X86_AT_KERNEL:
-    case TN_BOOT_X86_AT_PLACE:
-        fprintf(stderr, "microvm: %s: %s (RAM is %" PRIu64 " MiB)\n", m->args.kernel,
-                tn_strerror_loader(info->detail), m->args.memory >> 20);
-        return EXIT_INPUT;
-    case TN_BOOT_X86_AT_PROTO:
-        fprintf(stderr, "microvm: %s: the image does not offer the protocol of --boot %s\n",
-                m->args.kernel, m->args.boot == TN_BOOT_X86_PVH ? "pvh" : "linux64");
-        return EXIT_INPUT;
-    case TN_BOOT_X86_AT_CMDLINE:
-        fprintf(stderr, "microvm: --cmdline: %zu bytes; the kernel takes fewer\n",
-                strlen(m->args.cmdline));
-        return EXIT_USAGE;
-    case TN_BOOT_X86_AT_INITRD:
-        fprintf(stderr,
-                "microvm: %s: %zu bytes do not fit beside the kernel in %" PRIu64 " MiB of RAM\n",
-                m->args.initrd, m->initrd.len, m->args.memory >> 20);
-        return EXIT_INPUT;
-    default:
-        fprintf(stderr, "microvm: %s\n", tn_strerror(err));
-        return EXIT_HOST;
-    }
-}
-
-/* What the end of the machine means to whoever called us. */
-static int say_end(const struct microvm *m)
-{
-    const struct tn_vm_end *end = &m->vm.end;
-
-    switch (end->reason) {
-    case TN_VM_POWEROFF:
-        return EXIT_GUEST_OFF;
-    case TN_VM_RESET:
-        return m->stopping ? EXIT_GUEST_OFF : EXIT_GUEST_RESET;
-    case TN_VM_PANIC:
-        fputs("microvm: the guest's kernel panicked\n", stderr);
-        return EXIT_GUEST_PANIC;
-    case TN_VM_CRASH:
-        fprintf(stderr, "microvm: the guest crashed: triple fault on vCPU %" PRIu32 "\n", end->cpu);
-        return EXIT_GUEST_CRASH;
-    case TN_VM_KILLED:
-        return EXIT_KILLED;
-    default:
-        fprintf(stderr,
-                "microvm: vCPU %" PRIu32 " failed: %s%s%s, KVM exit %" PRIu32 ", detail %" PRIu64
-                "\n",
-                end->cpu, tn_strerror(end->err), end->err == TN_ESYS ? ": " : "",
-                end->err == TN_ESYS ? strerror(end->sys_errno) : "", end->exit, end->detail[0]);
-        return EXIT_HOST;
-    }
-}
-
-static int run(struct microvm *m)
+static int boot(struct microvm *m)
 {
     struct tn_vm_cfg cfg;
-    int r, error;
+    int r;
 
     memset(&cfg, 0, sizeof(cfg));
     cfg.memory = m->args.memory;
     cfg.cpus = m->args.cpus;
     cfg.boot = m->args.boot;
     cfg.huge = m->args.hugepages ? TN_HOSTMEM_HUGE_2M : TN_HOSTMEM_HUGE_NONE;
+    cfg.track_dirty = m->args.diff;
     cfg.kernel = m->kernel.bytes;
     cfg.kernel_len = m->kernel.len;
     cfg.initrd = m->initrd.bytes;
@@ -255,10 +193,10 @@ static int run(struct microvm *m)
     cfg.cmdline = m->args.cmdline;
     cfg.console = m->args.console != CONSOLE_NONE;
     cfg.console_in = m->args.virtio_console ? -1 : m->term.in;
-    cfg.console_out = m->term.out;
+    cfg.console_out = m->out;
     cfg.virtio_console = m->args.virtio_console;
     cfg.virtio_in = m->term.in;
-    cfg.virtio_out = m->term.out_too;
+    cfg.virtio_out = m->out_too;
     term_size(&m->term, &cfg.cols, &cfg.rows);
     cfg.disk = m->args.disk;
     cfg.disks = m->args.disks;
@@ -269,30 +207,157 @@ static int run(struct microvm *m)
     r = tn_vm_init(&m->vm, &m->kvm, &m->loop, &cfg);
     free(m->kernel.bytes);
     free(m->initrd.bytes);
-    if (r < 0)
-        return say_refused(m, r);
-    r = tn_vm_start(&m->vm);
-    while (r >= 0 && tn_vm_wait(&m->vm, 0) == TN_EAGAIN)
-        r = tn_loop_step(&m->loop, -1);
-    if (r < 0) {
-        fprintf(stderr, "microvm: %s: %s\n", tn_strerror(r), strerror(errno));
-        r = EXIT_HOST;
-    } else {
-        r = say_end(m);
+    return r < 0 ? say_refused(m, r) : -1;
+}
+
+static int restore(struct microvm *m)
+{
+    struct tn_vm_clone_cfg cfg;
+    char *dir = NULL;
+    int code = image_open(m);
+
+    memset(&cfg, 0, sizeof(cfg));
+    if (code < 0)
+        code = overlays_open(m, &dir);
+    if (code < 0) {
+        bool hvc = m->image.state.machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE;
+
+        cfg.console_in = hvc ? -1 : m->term.in;
+        cfg.console_out = m->out;
+        cfg.virtio_in = m->term.in;
+        cfg.virtio_out = m->out_too;
+        term_size(&m->term, &cfg.cols, &cfg.rows);
+        code = clone_make(m, &m->vm, 0, &cfg, dir);
     }
-    error = m->vm.board.console.error ? m->vm.board.console.error : m->vm.devices.hvc.console.error;
-    if (error) {
-        fprintf(stderr, "microvm: console: output was lost: %s\n", strerror(error));
-        r = r ? r : EXIT_INPUT;
+    overlays_close(m, dir);
+    return code;
+}
+
+static void on_serial(void *ctx, const uint8_t *bytes, size_t len)
+{
+    struct microvm *m = ctx;
+
+    m->wanted = match_bytes(&m->match[0], bytes, len) || m->wanted;
+}
+
+static void on_hvc(void *ctx, const uint8_t *bytes, size_t len)
+{
+    struct microvm *m = ctx;
+
+    m->wanted = match_bytes(&m->match[1], bytes, len) || m->wanted;
+}
+
+/* Lets the consoles' output pass through our hands, a page at a time: what is said is soon seen. */
+static int watch_output(struct microvm *m)
+{
+    int r = outlet_open(&m->outlet, &m->loop, m->term.out);
+
+    for (uint32_t i = 0; r >= 0 && i < 2; i++) {
+        r = pump_open(&m->pump[i], &m->outlet, -1);
+        if (r < 0)
+            break;
+        (void)fcntl(m->pump[i].in, F_SETPIPE_SZ, 4096);
+        match_init(&m->match[i], m->args.snapshot_when);
+        m->pump[i].seen = i == 0 ? on_serial : on_hvc;
+        m->pump[i].ctx = m;
+    }
+    m->out = m->pump[0].in;
+    m->out_too = m->pump[1].in;
+    if (r < 0)
+        perror("microvm: --snapshot-when");
+    return r < 0 ? EXIT_HOST : -1;
+}
+
+/*
+ * Runs until the machine has ended, or its one snapshot is taken; *taken tells. Returns -1, or the
+ * code to exit with.
+ */
+static int live(struct microvm *m, bool *taken)
+{
+    int r = tn_vm_start(&m->vm);
+
+    while (r >= 0 && !*taken && tn_vm_wait(&m->vm, 0) == TN_EAGAIN) {
+        r = tn_loop_step(&m->loop, -1);
+        if (r < 0 || !m->wanted)
+            continue;
+        m->wanted = false;
+        r = snapshot_take(m);
+        if (m->args.snapshot_when && r < 0 && r != TN_ESTATE)
+            return r == TN_EEXIST ? EXIT_INPUT : EXIT_HOST;
+        *taken = m->args.snapshot_when && r >= 0;
+        if (!m->args.snapshot_when)
+            (void)tn_vm_resume(&m->vm);
+        r = TN_OK;
+    }
+    if (r >= 0)
+        return -1;
+    fprintf(stderr, "microvm: %s: %s\n", tn_strerror(r), strerror(errno));
+    return EXIT_HOST;
+}
+
+/*
+ * Closes the machine, and waits until its output is where it is to be. What a machine that was
+ * saved has not said yet is in the snapshot, and not to be said twice.
+ */
+static void finish(struct microvm *m, bool taken)
+{
+    uint32_t pumps = m->args.snapshot_when ? 2 : 0;
+
+    for (uint32_t i = 0; i < pumps; i++) {
+        if (taken)
+            pump_close(&m->pump[i]);
+        else
+            pump_drain(&m->pump[i]);
     }
     tn_vm_close(&m->vm);
-    if (m->vm.devices.lost) {
+    for (uint32_t i = 0; i < pumps; i++) {
+        pump_drain(&m->pump[i]);
+        pump_close(&m->pump[i]);
+    }
+    while (!outlet_empty(&m->outlet) && !m->leaving && tn_loop_step(&m->loop, -1) >= 0)
+        continue;
+}
+
+/* What was lost on the way out makes a good end a bad one. */
+static int say_lost(const struct microvm *m, int error)
+{
+    if (error)
+        fprintf(stderr, "microvm: console: output was lost: %s\n", strerror(error));
+    if (m->vm.devices.lost)
         fprintf(stderr, "microvm: --disk: the last writes are lost: %s\n",
                 tn_strerror(m->vm.devices.lost));
-        r = r ? r : EXIT_HOST;
-    }
-    return r;
+    return error ? EXIT_INPUT : m->vm.devices.lost ? EXIT_HOST : EXIT_GUEST_OFF;
 }
+
+static int run(struct microvm *m)
+{
+    bool taken = false;
+    int code = -1, error, lost;
+
+    m->out = m->term.out;
+    m->out_too = m->term.out_too;
+    if (m->args.snapshot_when)
+        code = watch_output(m);
+    if (code < 0)
+        code = m->args.restore ? restore(m) : boot(m);
+    if (code >= 0)
+        return code;
+    code = live(m, &taken);
+    if (code < 0)
+        code = taken ? EXIT_GUEST_OFF : say_end(&m->vm, -1, m->stopping);
+    if (code == EXIT_GUEST_OFF && m->args.snapshot_when && !taken) {
+        fputs("microvm: no snapshot: the guest has not said what --snapshot-when waits for\n",
+              stderr);
+        code = EXIT_NO_SNAPSHOT;
+    }
+    error = m->vm.board.console.error ? m->vm.board.console.error : m->vm.devices.hvc.console.error;
+    finish(m, taken);
+    lost = say_lost(m, error ? error : m->outlet.error);
+    tn_vm_image_close(&m->image);
+    return code ? code : lost;
+}
+
+/* ---- the program ---- */
 
 /* SIGINT and SIGTERM come through the loop; a reader that is gone is no reason to die. */
 static int watch_signals(struct microvm *m)
@@ -304,6 +369,7 @@ static int watch_signals(struct microvm *m)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGWINCH);
+    sigaddset(&set, SIGUSR1);
     sigprocmask(SIG_BLOCK, &set, NULL);
     m->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     m->signals.events = EPOLLIN;
@@ -322,10 +388,14 @@ int main(int argc, char **argv)
     static struct microvm m;
     int code = args_parse(argc, argv, &m.args);
 
-    if (code < 0)
+    if (code < 0 && m.args.kernel)
         code = read_file(m.args.kernel, &m.kernel);
     if (code < 0 && m.args.initrd)
         code = read_file(m.args.initrd, &m.initrd);
+    if (code < 0 && m.args.key)
+        code = read_key(&m);
+    if (code < 0 && m.args.snapshot)
+        code = snapshot_check(&m.args);
     if (code < 0)
         code = open_kvm(&m.kvm);
     if (code < 0)
@@ -333,7 +403,7 @@ int main(int argc, char **argv)
     if (code < 0) {
         code = term_open(&m.term, &m.args, &m.loop, on_leave, &m);
         if (code < 0)
-            code = run(&m);
+            code = m.args.forks ? forks_run(&m) : run(&m);
         term_close(&m.term);
     }
     return code;

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the user is told, a line for each thing that went wrong. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "microvm.h"
+#include "tn_strerror.h"
+
+int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys)
+{
+    const char *sep = disk->overlay ? " with overlay " : "";
+    const char *overlay = disk->overlay ? disk->overlay : "";
+    const char *why = tn_strerror(err);
+
+    switch (err) {
+    case TN_ESYS:
+        why = strerror(sys);
+        break;
+    case TN_EEXIST:
+        why = "in use: another process has locked it";
+        break;
+    case TN_EINVAL:
+        why = "neither a regular file nor a block device";
+        break;
+    case TN_ERANGE:
+        why = "its size is 0, or no multiple of 512 bytes (of the host's block with direct)";
+        break;
+    case TN_ENODEV:
+        why = "its file system cannot do direct (O_DIRECT)";
+        break;
+    case TN_ENOFIT:
+        why = "the base has another size than when the overlay was made";
+        break;
+    case TN_EFORMAT:
+        why = "the overlay is no overlay file";
+        break;
+    default:
+        break;
+    }
+    fprintf(stderr, "microvm: %s%s%s: %s\n", disk->path, sep, overlay, why);
+    return EXIT_INPUT;
+}
+
+int say_refused(const struct microvm *m, int err)
+{
+    const struct tn_boot_x86_info *info = &m->vm.board.info;
+    int sys = errno;
+
+    if (m->args.cpus > (uint32_t)tn_kvm_cap(&m->kvm, KVM_CAP_MAX_VCPUS)) {
+        fprintf(stderr, "microvm: --cpus %" PRIu32 ": this host's limit is %d\n", m->args.cpus,
+                tn_kvm_cap(&m->kvm, KVM_CAP_MAX_VCPUS));
+        return EXIT_USAGE;
+    }
+    if (m->vm.devices.refused)
+        return say_refused_disk(&m->args.disk[m->vm.devices.refused - 1], err, sys);
+    if (err == TN_ESYS && !m->vm.ram.ptr) {
+        fprintf(stderr, "microvm: --memory: the host refuses %" PRIu64 " MiB%s: %s\n",
+                m->args.memory >> 20, m->args.hugepages ? " of huge pages" : "", strerror(sys));
+        return EXIT_HOST;
+    }
+    if (err == TN_ESYS || err == TN_ENODEV) {
+        fprintf(stderr, "microvm: %s: %s\n", tn_strerror(err), strerror(sys));
+        return EXIT_HOST;
+    }
+    switch (info->stage) {
+    case TN_BOOT_X86_AT_KERNEL:
+    case TN_BOOT_X86_AT_PLACE:
+        fprintf(stderr, "microvm: %s: %s (RAM is %" PRIu64 " MiB)\n", m->args.kernel,
+                tn_strerror_loader(info->detail), m->args.memory >> 20);
+        return EXIT_INPUT;
+    case TN_BOOT_X86_AT_PROTO:
+        fprintf(stderr, "microvm: %s: the image does not offer the protocol of --boot %s\n",
+                m->args.kernel, m->args.boot == TN_BOOT_X86_PVH ? "pvh" : "linux64");
+        return EXIT_INPUT;
+    case TN_BOOT_X86_AT_CMDLINE:
+        fprintf(stderr, "microvm: --cmdline: %zu bytes; the kernel takes fewer\n",
+                strlen(m->args.cmdline));
+        return EXIT_USAGE;
+    case TN_BOOT_X86_AT_INITRD:
+        fprintf(stderr,
+                "microvm: %s: %zu bytes do not fit beside the kernel in %" PRIu64 " MiB of RAM\n",
+                m->args.initrd, m->initrd.len, m->args.memory >> 20);
+        return EXIT_INPUT;
+    default:
+        fprintf(stderr, "microvm: %s\n", tn_strerror(err));
+        return EXIT_HOST;
+    }
+}
+
+/* ---- snapshots ---- */
+
+/* Whether DIR's state file ends with a MAC; -1: it can't be told. */
+static int has_mac(const char *dir)
+{
+    char path[PATH_MAX];
+    uint8_t head[TN_SNAP_HEADER];
+    ssize_t n;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/state", dir);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return -1;
+    n = read(fd, head, sizeof(head));
+    close(fd);
+    return n == (ssize_t)sizeof(head) ? head[12] & 1 : -1;
+}
+
+/* What is wrong with one of a snapshot's files. */
+static const char *why_file(const struct microvm *m, int err, int sys)
+{
+    const struct tn_vm_fault *fault = &m->image.fault;
+    bool state = strcmp(fault->file, "state") == 0;
+
+    switch (err) {
+    case TN_ESYS:
+        return strerror(sys);
+    case TN_ETRUNC:
+        return "it ends too early";
+    case TN_EFORMAT:
+        return state ? "it is no snapshot, or damaged" : "it is longer than the snapshot says";
+    case TN_EOVERLAP:
+        return "a section is there twice";
+    case TN_ERANGE:
+        return fault->depth == TN_VM_IMAGE_LAYERS
+                   ? "more than 64 snapshots, each a diff of the next"
+                   : "a number is outside its limits";
+    case TN_EUNSUP:
+        return "it is of a later version, which this one can't read";
+    case TN_EPROTO:
+        if (!state || fault->at > 0)
+            return "it was changed: a digest is wrong";
+        if (fault->depth > 0)
+            return "it is not the one that the diff was made of";
+        if (!m->args.key)
+            return "it is signed: --key FILE is needed";
+        return has_mac(m->args.restore) == 0 ? "it is not signed, but --key is given"
+                                             : "it was changed, or is signed with another key";
+    default:
+        return tn_strerror(err);
+    }
+}
+
+/* What this host has not got that the snapshot's CPUs have. */
+static void say_lack(const char *dir, const struct tn_kvm_x86_lack *lack)
+{
+    static const char *const reg[] = {"EAX", "EBX", "ECX", "EDX"};
+
+    fprintf(stderr, "microvm: %s: this host lacks ", dir);
+    switch (lack->kind) {
+    case TN_KVM_X86_LACK_VENDOR:
+        fprintf(stderr,
+                "the CPU: it is another maker's (CPUID leaf 0 EBX 0x%" PRIx64
+                ", the snapshot's is 0x%" PRIx64 ")\n",
+                lack->have, lack->want);
+        break;
+    case TN_KVM_X86_LACK_FEATURE:
+        fprintf(stderr,
+                "CPUID leaf 0x%" PRIx32 ", %" PRIu32 " %s bits 0x%" PRIx64
+                ", which the snapshot was taken with\n",
+                lack->function, lack->index, reg[lack->reg & 3], lack->want);
+        break;
+    case TN_KVM_X86_LACK_LIMIT:
+        fprintf(stderr,
+                "a CPUID leaf 0x%" PRIx32 " %s of %" PRIu64 ", which the snapshot was taken with; "
+                "here it is %" PRIu64 "\n",
+                lack->function, reg[lack->reg & 3], lack->want, lack->have);
+        break;
+    case TN_KVM_X86_LACK_XSAVE:
+        fprintf(stderr,
+                "XSAVE component %" PRIu32 " at offset %" PRIu64
+                ", which the snapshot was taken with; here it is at %" PRIu64 "\n",
+                lack->index, lack->want, lack->have);
+        break;
+    case TN_KVM_X86_LACK_MSR:
+        fprintf(stderr, "MSR 0x%" PRIx32 ", which is 0x%" PRIx64 " in the snapshot\n", lack->msr,
+                lack->want);
+        break;
+    default:
+        fprintf(stderr,
+                "a TSC of %" PRIu64 " kHz, which the snapshot was taken with; here it is %" PRIu64
+                " kHz, and cannot be scaled\n",
+                lack->want, lack->have);
+        break;
+    }
+}
+
+int say_image(const struct microvm *m, int err)
+{
+    const struct tn_vm_fault *fault = &m->image.fault;
+    const char *dir = m->args.restore;
+    int sys = errno;
+
+    if (!fault->file && fault->lack.kind != TN_KVM_X86_LACK_NONE) {
+        say_lack(dir, &fault->lack);
+        return EXIT_HOST;
+    }
+    if (!fault->file) {
+        fprintf(stderr, "microvm: %s: %s\n", dir,
+                err == TN_ESYS ? strerror(sys) : tn_strerror(err));
+        return err == TN_ESYS ? EXIT_HOST : EXIT_INPUT;
+    }
+    fprintf(stderr, "microvm: %s/%s", dir, fault->file);
+    if (strcmp(fault->file, "disk") == 0)
+        fprintf(stderr, "%" PRIu64 ".overlay", fault->at);
+    if (fault->depth > 0)
+        fprintf(stderr, ", %" PRIu32 " before it in the chain of diffs", fault->depth);
+    if (fault->at > 0 && strcmp(fault->file, "disk") != 0)
+        fprintf(stderr, ", at byte %" PRIu64, fault->at);
+    fprintf(stderr, ": %s\n", why_file(m, err, sys));
+    return EXIT_INPUT;
+}
+
+/* "clone 3: " where there are many; "" for the only one. */
+static const char *name_clone(char text[32], int k)
+{
+    text[0] = 0;
+    if (k >= 0)
+        snprintf(text, 32, "clone %d: ", k);
+    return text;
+}
+
+/* The part of a vCPU's state that KVM did not take. */
+static void say_kvm(const char *name, const struct tn_kvm_x86_refused *refused, int sys)
+{
+    static const char *const part[] = {"nothing", "lengths", "segments", "registers",
+                                       "XCRs",    "XSAVE",   "APIC",     "debug registers",
+                                       "TSC",     "MSRs",    "events",   "activity"};
+    uint32_t i = refused->part < sizeof(part) / sizeof(part[0]) ? refused->part : 0;
+
+    if (refused->part == TN_KVM_X86_PART_MSRS && sys == EINVAL)
+        fprintf(stderr, "microvm: %sKVM refuses 0x%" PRIx64 " for MSR 0x%" PRIx32 "\n", name,
+                refused->data, refused->msr);
+    else
+        fprintf(stderr, "microvm: %sKVM refuses the %s of a vCPU: %s\n", name, part[i],
+                strerror(sys));
+}
+
+int say_clone(const struct tn_vm *vm, const struct tn_vm_disk_cfg *disk, int k, int err)
+{
+    char text[32];
+    const char *name = name_clone(text, k);
+    int sys = errno;
+
+    if (vm->devices.refused)
+        return say_refused_disk(&disk[vm->devices.refused - 1], err, sys);
+    if (vm->refused.part != TN_KVM_X86_PART_NONE) {
+        say_kvm(name, &vm->refused, sys);
+        return EXIT_HOST;
+    }
+    fprintf(stderr, "microvm: %s%s%s\n", name, err == TN_ESYS ? strerror(sys) : tn_strerror(err),
+            err == TN_ESYS && (sys == EMFILE || sys == ENFILE) ? ": see ulimit -n" : "");
+    return err == TN_ESYS || err == TN_ENODEV || err == TN_EAGAIN ? EXIT_HOST : EXIT_INPUT;
+}
+
+/* ---- the end ---- */
+
+int say_end(const struct tn_vm *vm, int k, bool stopping)
+{
+    const struct tn_vm_end *end = &vm->end;
+    char text[32];
+    const char *name = name_clone(text, k);
+
+    switch (end->reason) {
+    case TN_VM_POWEROFF:
+        return EXIT_GUEST_OFF;
+    case TN_VM_RESET:
+        return stopping ? EXIT_GUEST_OFF : EXIT_GUEST_RESET;
+    case TN_VM_PANIC:
+        fprintf(stderr, "microvm: %sthe guest's kernel panicked\n", name);
+        return EXIT_GUEST_PANIC;
+    case TN_VM_CRASH:
+        fprintf(stderr, "microvm: %sthe guest crashed: triple fault on vCPU %" PRIu32 "\n", name,
+                end->cpu);
+        return EXIT_GUEST_CRASH;
+    case TN_VM_KILLED:
+        return EXIT_KILLED;
+    default:
+        if (vm->lazy && end->exit == 0) {
+            fprintf(stderr, "microvm: %sthe snapshot's memory at byte %" PRIu64 ": %s\n", name,
+                    end->detail[0],
+                    end->err == TN_ESYS ? strerror(end->sys_errno) : tn_strerror(end->err));
+            return EXIT_INPUT;
+        }
+        fprintf(stderr,
+                "microvm: %svCPU %" PRIu32 " failed: %s%s%s, KVM exit %" PRIu32 ", detail %" PRIu64
+                "\n",
+                name, end->cpu, tn_strerror(end->err), end->err == TN_ESYS ? ": " : "",
+                end->err == TN_ESYS ? strerror(end->sys_errno) : "", end->exit, end->detail[0]);
+        return EXIT_HOST;
+    }
+}

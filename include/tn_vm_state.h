@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * tn_vm_state - the whole state of a machine but its memory, as a value.
+ *
+ * WHAT
+ *   Takes the state of a machine that stands still, puts it into another machine of the same make
+ *   (or back into the same), and turns it into the sections of a tn_snap file and back: vCPUs,
+ *   interrupt chips, clocks, and all devices.
+ *
+ * USAGE
+ *   struct tn_vm vm;
+ *   struct tn_vm_state state;
+ *
+ *   memset(&vm, 0, sizeof(vm)); // of tn_vm_init, and paused, or not started yet
+ *   if (tn_vm_state_save(&state, &vm) < 0)
+ *       return 1;
+ *   if (tn_vm_state_restore(&vm, &state, TN_KVM_X86_TIME_STOPPED) < 0)
+ *       return 2;
+ *   tn_vm_state_close(&state);
+ *
+ * COMPOSITION
+ *   tn_vm_image keeps one beside the memory that it belongs to; tn_vm_fork makes machines of it.
+ *   tn_vm_records has the fields.
+ *
+ * GUEST TRUST
+ *   A state that was read from a file may hold anything that its fields can: how many CPUs, disks
+ *   and bytes of memory there are is checked here; the rest by the models, as if the guest had
+ *   written it, and by KVM. A machine that refused a state is not to be run.
+ *
+ * MEMORY
+ *   A value owns what it allocates, about 40 KiB for each vCPU, until tn_vm_state_close. What is
+ *   read from a file is allocated only after the file was found to have it.
+ *
+ * THREADS
+ *   save and restore: on the thread of the machine's loop, or while it does not run, with all vCPUs
+ *   at rest.
+ *
+ * CONFIG
+ *   none.
+ *
+ * LIMITS
+ *   The disks' content is not in it, nor are the backends' descriptors. The routes of interrupts
+ *   are those that the interrupt chips are made with; tn_vm never changes them.
+ */
+#ifndef TN_VM_STATE_H
+#define TN_VM_STATE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1 /* for layer 3; of use only before the first system header */
+#endif
+
+/* -- tenon common block: the same bytes in every header (make check-common) -- */
+/* clang-format off */
+#ifndef TN_COMMON
+#define TN_COMMON
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#if !defined(TN_API) && defined(TN_DECL_ONLY)
+#define TN_API extern
+#elif !defined(TN_API)
+#define TN_API static inline
+#endif
+enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sentence for each */
+    /* the caller's fault */ TN_EINVAL = -1, TN_ENOSPC = -2, TN_ESTATE = -3, TN_EEXIST = -4,
+    /* the guest's, or a file's */ TN_EADDR = -32, TN_EFORMAT = -33, TN_ETRUNC = -34,
+    TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
+    TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
+    TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+struct tn_iov { uint8_t *base; size_t len; }; /* memory in this process; as struct iovec */
+/*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
+static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
+{
+    uint64_t v = 0;
+    /*@ loop invariant n <= \at(n, Pre); loop assigns n, v; loop variant n; */
+    while (n > 0) v = v << 8 | p[--n];
+    return v;
+}
+/*@ requires n <= 8 && \valid(p + (0 .. n - 1)); assigns p[0 .. n - 1]; */
+static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian store */
+{
+    /*@ loop invariant i <= n; loop assigns i, p[0 .. n - 1]; loop variant n - i; */
+    for (unsigned i = 0; i < n; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+#endif /* TN_COMMON */
+/* clang-format on */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tn_kvm_x86_state.h"
+#include "tn_snap.h"
+#include "tn_vm.h"
+#include "tn_vm_records.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- part 1: the API ---------------------------------------------------------------------- */
+
+/* A virtio device's registers, and of a disk all there is. */
+struct tn_vm_disk_saved {
+    struct tn_vm_disk_record record;
+    struct tn_virtio_mmio_state mmio;
+    struct tn_virtio_blk_state blk;
+    struct tn_rate_state rate;
+};
+
+struct tn_vm_state {
+    struct tn_vm_machine_record machine;
+    struct tn_kvm_x86_host host; /* where it was saved, or is to be restored */
+    struct tn_kvm_x86_time time; /* of the save */
+    struct tn_vm_disk_saved *disk;
+    uint32_t disks;
+    struct tn_kvm_x86_vcpu_state *cpu; /* machine.cpus of them */
+    uint8_t *xsave;                    /* where theirs is */
+    struct tn_kvm_x86_vm_state chips;
+    struct tn_uart_state uart;
+    struct tn_i8042_state i8042;
+    struct tn_virtio_mmio_state hvc_mmio; /* with TN_VM_MACHINE_VIRTIO_CONSOLE */
+    struct tn_virtio_console_state hvc;
+    struct tn_virtio_mmio_state rng_mmio; /* with TN_VM_MACHINE_RNG */
+    struct tn_virtio_rng_state rng;
+};
+
+/*
+ * Takes the state of a machine that is paused, or was not started yet, and whose devices are at
+ * rest (tn_vm_devices_quiesce). Returns 0; TN_ESTATE: the machine is in another state; TN_ESYS. *s
+ * is closed then.
+ */
+TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm);
+
+/*
+ * Puts it into a machine of the same make, whose vCPUs are at rest and have the state's CPUID; then
+ * call tn_vm_devices_wake. Returns 0, or the first error of KVM (vm->refused) or of a device's
+ * restore.
+ */
+TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
+                               enum tn_kvm_x86_time_mode mode);
+
+/*
+ * Writes all sections, but those of a diff; the error is the writer's.
+ */
+TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer *w);
+
+/*
+ * Reads them all. Returns 0; TN_EFORMAT: a section is missing, or one too many is there; TN_ERANGE:
+ * memory, CPUs or disks outside the board's limits; TN_ESYS: no memory; the errors of tn_vm_get_*.
+ * *s is closed then.
+ */
+TN_API int tn_vm_state_parse(struct tn_vm_state *s, const struct tn_snap *snap);
+
+/*
+ * How many bytes tn_vm_state_build needs at most, with the container around them.
+ */
+TN_API size_t tn_vm_state_size(const struct tn_vm_state *s);
+
+TN_API void tn_vm_state_close(struct tn_vm_state *s);
+
+/* ---- part 2: the bodies ------------------------------------------------------------------- */
+#ifndef TN_DECL_ONLY
+
+/* Room for so many CPUs, with xsave bytes each, and disks. */
+static inline int tn_vm_state_alloc_(struct tn_vm_state *s, uint32_t cpus, uint32_t disks,
+                                     size_t xsave)
+{
+    s->cpu = (struct tn_kvm_x86_vcpu_state *)calloc(cpus, sizeof(*s->cpu));
+    s->disk = (struct tn_vm_disk_saved *)calloc(disks ? disks : 1, sizeof(*s->disk));
+    s->xsave = (uint8_t *)calloc(cpus, xsave);
+    if (!s->cpu || !s->disk || !s->xsave)
+        return TN_ESYS;
+    s->disks = disks;
+    s->machine.cpus = cpus;
+    for (uint32_t i = 0; i < cpus; i++) {
+        s->cpu[i].xsave = s->xsave + i * xsave;
+        s->cpu[i].xsave_cap = xsave;
+    }
+    return TN_OK;
+}
+
+TN_API void tn_vm_state_close(struct tn_vm_state *s)
+{
+    int saved = errno;
+
+    free(s->cpu);
+    free(s->disk);
+    free(s->xsave);
+    memset(s, 0, sizeof(*s));
+    errno = saved;
+}
+
+/* ---- save ---- */
+
+static inline void tn_vm_state_save_disk_(struct tn_vm_disk_saved *out, struct tn_vm_disk *disk)
+{
+    struct tn_vm_disk_record *r = &out->record;
+
+    r->size = disk->blk.disk.size;
+    r->read_only = disk->blk.disk.read_only;
+    r->overlaid = disk->overlaid;
+    r->direct = disk->cfg.direct;
+    r->rate = disk->cfg.rate;
+    (void)snprintf(r->id, sizeof(r->id), "%s", disk->cfg.id);
+    (void)snprintf(r->path, sizeof(r->path), "%s", disk->cfg.path);
+    if (disk->cfg.overlay)
+        (void)snprintf(r->overlay, sizeof(r->overlay), "%s", disk->cfg.overlay);
+    pthread_mutex_lock(&disk->slot.lock);
+    tn_virtio_mmio_save(&disk->slot.mmio, &out->mmio);
+    tn_virtio_blk_save(&disk->blk, &out->blk);
+    if (disk->blk.cfg.rate)
+        tn_rate_save(&disk->rate, tn_vm_now_(NULL), &out->rate);
+    else
+        out->rate.version = TN_RATE_VERSION;
+    pthread_mutex_unlock(&disk->slot.lock);
+}
+
+static inline void tn_vm_state_save_devices_(struct tn_vm_state *s, struct tn_vm *vm)
+{
+    struct tn_vm_devices *d = &vm->devices;
+
+    pthread_mutex_lock(&vm->board.device_lock);
+    tn_uart_save(&vm->board.uart, &s->uart);
+    tn_i8042_save(&vm->board.i8042, &s->i8042);
+    s->machine.asked = vm->board.asked;
+    pthread_mutex_unlock(&vm->board.device_lock);
+    for (uint32_t i = 0; i < s->disks; i++)
+        tn_vm_state_save_disk_(&s->disk[i], &d->disk[i]);
+    if (d->hvc.slot.v) {
+        pthread_mutex_lock(&d->hvc.slot.lock);
+        tn_virtio_mmio_save(&d->hvc.slot.mmio, &s->hvc_mmio);
+        tn_virtio_console_save(&d->hvc.model, &s->hvc);
+        pthread_mutex_unlock(&d->hvc.slot.lock);
+    }
+    if (d->rng.slot.v) {
+        pthread_mutex_lock(&d->rng.slot.lock);
+        tn_virtio_mmio_save(&d->rng.slot.mmio, &s->rng_mmio);
+        tn_virtio_rng_save(&d->rng.model, &s->rng);
+        pthread_mutex_unlock(&d->rng.slot.lock);
+    }
+}
+
+/* What the machine is made of. */
+static inline void tn_vm_state_save_machine_(struct tn_vm_machine_record *m, const struct tn_vm *vm)
+{
+    const struct tn_vm_devices *d = &vm->devices;
+
+    m->memory = vm->ram.size;
+    m->flags = (vm->board.console.loop ? TN_VM_MACHINE_CONSOLE : 0) |
+               (d->hvc.slot.v ? TN_VM_MACHINE_VIRTIO_CONSOLE : 0) |
+               (d->rng.slot.v ? TN_VM_MACHINE_RNG : 0) | (d->packed ? TN_VM_MACHINE_PACKED : 0) |
+               (d->no_indirect ? TN_VM_MACHINE_NO_INDIRECT : 0) |
+               (d->no_event_idx ? TN_VM_MACHINE_NO_EVENT_IDX : 0);
+    m->genid_gpa = TN_VM_X86_GENID_GPA;
+}
+
+TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
+{
+    uint32_t state = tn_vm_state_read(vm);
+    int r;
+
+    memset(s, 0, sizeof(*s));
+    if (state != TN_VM_PAUSED && state != TN_VM_CREATED)
+        return TN_ESTATE;
+    if (vm->from)
+        s->host = vm->from->host;
+    else if ((r = tn_kvm_x86_host_init(vm->kvm, &s->host)) < 0)
+        return r;
+    r = tn_vm_state_alloc_(s, vm->cpus, vm->devices.disks, s->host.xsave_size);
+    if (r >= 0) {
+        tn_vm_state_save_machine_(&s->machine, vm);
+        tn_vm_state_save_devices_(s, vm);
+        r = tn_kvm_x86_vm_save(&vm->kvm_vm, &s->chips);
+    }
+    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
+        r = tn_kvm_x86_vcpu_save(&s->host, &vm->cpu[i].vcpu, &s->cpu[i]);
+    if (r >= 0)
+        r = tn_kvm_x86_time_save(&s->host, &vm->kvm_vm, &vm->cpu[0].vcpu, s->cpu[0].tsc_khz,
+                                 &s->time);
+    /* No time has gone by for a guest that has not run since it was restored. */
+    if (r >= 0 && vm->fresh && vm->from) {
+        s->time = vm->from->time;
+        for (uint32_t i = 0; i < vm->cpus; i++)
+            s->cpu[i].tsc_offset = vm->from->cpu[i].tsc_offset;
+    }
+    if (r < 0)
+        tn_vm_state_close(s);
+    return r;
+}
+
+/* ---- restore ---- */
+
+static inline int tn_vm_state_restore_slot_(struct tn_vm_virtio *slot,
+                                            const struct tn_virtio_mmio_state *from)
+{
+    return slot->v ? tn_virtio_mmio_restore(&slot->mmio, from) : TN_EINVAL;
+}
+
+static inline int tn_vm_state_restore_disk_(struct tn_vm_disk *disk,
+                                            const struct tn_vm_disk_saved *from)
+{
+    int r;
+
+    pthread_mutex_lock(&disk->slot.lock);
+    r = tn_virtio_blk_restore(&disk->blk, &from->blk);
+    if (r >= 0)
+        r = tn_vm_state_restore_slot_(&disk->slot, &from->mmio);
+    if (r >= 0 && disk->blk.cfg.rate)
+        r = tn_rate_restore(&disk->rate, tn_vm_now_(NULL), &from->rate);
+    pthread_mutex_unlock(&disk->slot.lock);
+    return r;
+}
+
+/*
+ * The devices come first: they set the interrupt lines' levels, and the chips' own state, which
+ * says what of that they have seen, then replaces what the chips made of it.
+ */
+static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn_vm_state *s)
+{
+    struct tn_vm_devices *d = &vm->devices;
+    int r;
+
+    pthread_mutex_lock(&vm->board.device_lock);
+    r = tn_uart_restore(&vm->board.uart, &s->uart);
+    if (r >= 0)
+        r = tn_i8042_restore(&vm->board.i8042, &s->i8042);
+    vm->board.asked = s->machine.asked;
+    pthread_mutex_unlock(&vm->board.device_lock);
+    if (d->disks != s->disks || !d->hvc.slot.v != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
+        !d->rng.slot.v != !(s->machine.flags & TN_VM_MACHINE_RNG))
+        return TN_EINVAL;
+    for (uint32_t i = 0; r >= 0 && i < s->disks; i++)
+        r = tn_vm_state_restore_disk_(&d->disk[i], &s->disk[i]);
+    if (r >= 0 && d->hvc.slot.v) {
+        pthread_mutex_lock(&d->hvc.slot.lock);
+        r = tn_virtio_console_restore(&d->hvc.model, &s->hvc);
+        if (r >= 0)
+            r = tn_vm_state_restore_slot_(&d->hvc.slot, &s->hvc_mmio);
+        pthread_mutex_unlock(&d->hvc.slot.lock);
+    }
+    if (r >= 0 && d->rng.slot.v) {
+        pthread_mutex_lock(&d->rng.slot.lock);
+        r = tn_virtio_rng_restore(&d->rng.model, &s->rng);
+        if (r >= 0)
+            r = tn_vm_state_restore_slot_(&d->rng.slot, &s->rng_mmio);
+        pthread_mutex_unlock(&d->rng.slot.lock);
+    }
+    return r;
+}
+
+TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
+                               enum tn_kvm_x86_time_mode mode)
+{
+    uint32_t flags = vm->vcpu_flags;
+    uint64_t shift = 0;
+    int r;
+
+    if (vm->cpus != s->machine.cpus || vm->ram.size != s->machine.memory)
+        return TN_EINVAL;
+    r = vm->restored ? tn_kvm_x86_vm_still(&vm->kvm_vm) : TN_OK;
+    vm->restored = true;
+    vm->vcpu_flags = 0;
+    if (r >= 0)
+        r = tn_vm_state_restore_devices_(vm, s);
+    if (r >= 0)
+        r = tn_kvm_x86_time_restore(&s->host, &vm->kvm_vm, &vm->cpu[0].vcpu, &s->time,
+                                    s->cpu[0].tsc_khz, mode, &shift);
+    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++) {
+        r = tn_kvm_x86_vcpu_restore(&s->host, &vm->cpu[i].vcpu, &s->cpu[i], shift, flags,
+                                    &vm->refused);
+        if (r >= 0)
+            r = tn_kvm_x86_vcpu_was_paused(&vm->cpu[i].vcpu);
+    }
+    return r < 0 ? r : tn_kvm_x86_vm_restore(&vm->kvm_vm, &s->chips);
+}
+
+/* ---- to and from sections ---- */
+
+TN_API size_t tn_vm_state_size(const struct tn_vm_state *s)
+{
+    size_t cpus = s->machine.cpus, xsave = cpus ? s->cpu[0].xsave_cap : 0;
+
+    return (64u << 10) + cpus * (sizeof(*s->cpu) + xsave + 1024) +
+           s->disks * (sizeof(*s->disk) + 1024);
+}
+
+TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer *w)
+{
+    uint32_t hvc = s->disks, rng = hvc + !!(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE);
+
+    tn_vm_put_machine(w, 0, &s->machine);
+    for (uint32_t i = 0; i < s->disks; i++)
+        tn_vm_put_disk(w, i, &s->disk[i].record);
+    tn_vm_put_time(w, 0, &s->time);
+    tn_vm_put_vcpus(w, s->cpu, s->machine.cpus);
+    tn_vm_put_chips(w, 0, &s->chips);
+    tn_vm_put_uart(w, 0, &s->uart);
+    tn_vm_put_i8042(w, 0, &s->i8042);
+    for (uint32_t i = 0; i < s->disks; i++)
+        tn_vm_put_virtio_mmio(w, i, &s->disk[i].mmio);
+    if (rng > hvc)
+        tn_vm_put_virtio_mmio(w, hvc, &s->hvc_mmio);
+    if (s->machine.flags & TN_VM_MACHINE_RNG)
+        tn_vm_put_virtio_mmio(w, rng, &s->rng_mmio);
+    for (uint32_t i = 0; i < s->disks; i++)
+        tn_vm_put_virtio_blk(w, i, &s->disk[i].blk);
+    if (rng > hvc)
+        tn_vm_put_virtio_console(w, hvc, &s->hvc);
+    if (s->machine.flags & TN_VM_MACHINE_RNG)
+        tn_vm_put_virtio_rng(w, rng, &s->rng);
+    for (uint32_t i = 0; i < s->disks; i++)
+        tn_vm_put_rate(w, i, &s->disk[i].rate);
+}
+
+/* How many sections of a type there are, and of all that are known. */
+static inline uint32_t tn_vm_state_count_(const struct tn_snap *snap, uint32_t type)
+{
+    struct tn_snap_section s;
+    uint32_t n = 0;
+    size_t at = 0;
+
+    while (tn_snap_next(snap, &at, &s))
+        n += s.known && (type == 0 ? s.type < TN_VM_SEC_OVERLAY : s.type == type);
+    return n;
+}
+
+/* Numbers that the others hang on. */
+static inline int tn_vm_state_parse_machine_(struct tn_vm_state *s, const struct tn_snap *snap)
+{
+    struct tn_loader_range ram[TN_VM_X86_RAM];
+    struct tn_vm_machine_record m;
+    uint32_t disks = tn_vm_state_count_(snap, TN_VM_SEC_DISK);
+    struct tn_snap_section section;
+    size_t xsave = 0;
+    int r = tn_vm_get_machine(snap, 0, &m);
+
+    if (r < 0)
+        return r;
+    if (m.cpus == 0 || m.cpus > TN_VM_X86_MAX_CPUS || disks > TN_VM_MAX_DISKS ||
+        m.asked > TN_VM_ERROR || m.memory > SIZE_MAX / 2 || tn_vm_x86_ram(m.memory, ram) < 0 ||
+        (m.genid_gpa != 0 && m.genid_gpa != TN_VM_X86_GENID_GPA))
+        return TN_ERANGE;
+    for (uint32_t i = 0; i < m.cpus; i++) {
+        if (!tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section))
+            return TN_ESTATE;
+        xsave = section.len > xsave ? section.len : xsave;
+    }
+    r = tn_vm_state_alloc_(s, m.cpus, disks, xsave ? xsave : 1);
+    s->machine = m;
+    return r;
+}
+
+/* The virtio devices, each at its place; *n counts the sections. */
+static inline int tn_vm_state_parse_virtio_(struct tn_vm_state *s, const struct tn_snap *snap,
+                                            uint32_t *n)
+{
+    uint32_t place = 0;
+    int r = TN_OK;
+
+    for (; r >= 0 && place < s->disks; place++) {
+        struct tn_vm_disk_saved *disk = &s->disk[place];
+
+        r = tn_vm_get_disk(snap, place, &disk->record);
+        if (r >= 0)
+            r = tn_vm_get_virtio_mmio(snap, place, &disk->mmio);
+        if (r >= 0)
+            r = tn_vm_get_virtio_blk(snap, place, &disk->blk);
+        if (r >= 0)
+            r = tn_vm_get_rate(snap, place, &disk->rate);
+        *n += 4;
+    }
+    if (r >= 0 && s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) {
+        r = tn_vm_get_virtio_mmio(snap, place, &s->hvc_mmio);
+        if (r >= 0)
+            r = tn_vm_get_virtio_console(snap, place++, &s->hvc);
+        *n += 2;
+    }
+    if (r >= 0 && s->machine.flags & TN_VM_MACHINE_RNG) {
+        r = tn_vm_get_virtio_mmio(snap, place, &s->rng_mmio);
+        if (r >= 0)
+            r = tn_vm_get_virtio_rng(snap, place, &s->rng);
+        *n += 2;
+    }
+    return r;
+}
+
+TN_API int tn_vm_state_parse(struct tn_vm_state *s, const struct tn_snap *snap)
+{
+    uint32_t n = 1 + 1 + 4 + 2; /* machine, time, chips, ports */
+    int r;
+
+    memset(s, 0, sizeof(*s));
+    r = tn_vm_state_parse_machine_(s, snap);
+    if (r >= 0)
+        r = tn_vm_get_time(snap, 0, &s->time);
+    for (uint32_t i = 0; r >= 0 && i < s->machine.cpus; i++) {
+        r = tn_vm_get_vcpu(snap, i, &s->cpu[i]);
+        n += (uint32_t)TN_VM_REC_VCPU_PARTS_;
+    }
+    if (r >= 0)
+        r = tn_vm_get_chips(snap, 0, &s->chips);
+    if (r >= 0)
+        r = tn_vm_get_uart(snap, 0, &s->uart);
+    if (r >= 0)
+        r = tn_vm_get_i8042(snap, 0, &s->i8042);
+    if (r >= 0)
+        r = tn_vm_state_parse_virtio_(s, snap, &n);
+    if (r == TN_ESTATE || (r >= 0 && n != tn_vm_state_count_(snap, 0)))
+        r = TN_EFORMAT;
+    if (r < 0)
+        tn_vm_state_close(s);
+    return r;
+}
+
+#endif /* TN_DECL_ONLY */
+#ifdef __cplusplus
+}
+#endif
+#endif /* TN_VM_STATE_H */
