@@ -201,15 +201,15 @@ struct tn_vm {
     struct tn_vm_cpu *cpu;
     uint32_t cpus;
     int signal;
-    struct tn_loop_event ended; /* wakes the loop when the machine has ended */
-    struct tn_vm_golden *golden;    /* the file that ram is a private view of; NULL: none is */
-    struct tn_vm_base *base;        /* with track_dirty: the last snapshot; NULL: none yet */
-    const struct tn_vm_image *image; /* what it is a clone of; NULL: it was booted */
-    const struct tn_vm_state *from;  /* the image's */
-    bool stopped_clock;              /* its time stood still since the save */
-    uint32_t vcpu_flags;            /* of tn_kvm_x86_vcpu_restore, for the next state */
-    bool restored;                  /* KVM's objects have been given a state already */
-    bool fresh;                     /* no instruction has run since it was made, or restored */
+    struct tn_loop_event ended;        /* wakes the loop when the machine has ended */
+    struct tn_vm_golden *golden;       /* the file that ram is a private view of; NULL: none is */
+    struct tn_vm_base *base;           /* with track_dirty: the last snapshot; NULL: none yet */
+    const struct tn_vm_image *image;   /* what it is a clone of; NULL: it was booted */
+    const struct tn_vm_state *from;    /* the image's */
+    bool stopped_clock;                /* its time stood still since the save */
+    uint32_t vcpu_flags;               /* of tn_kvm_x86_vcpu_restore, for the next state */
+    bool restored;                     /* KVM's objects have been given a state already */
+    bool fresh;                        /* no instruction has run since it was made, or restored */
     struct tn_kvm_x86_refused refused; /* what KVM did not take of a state */
 
     pthread_mutex_t state_lock; /* guards what follows */

@@ -462,8 +462,8 @@ static inline int tn_vm_clone_begin_(struct tn_vm *vm, struct tn_kvm *kvm, struc
 
     vm->from = s;
     vm->image = image;
-    if (r >= 0 && (s->host.xsave_size == 0 ||
-                   s->machine.cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
+    if (r >= 0 &&
+        (s->host.xsave_size == 0 || s->machine.cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
         r = TN_EINVAL;
     if (r >= 0)
         r = tn_vm_clone_memory_(vm, image, cfg->memory);
@@ -626,8 +626,7 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
     vm->vcpu_flags = TN_KVM_X86_LAZY; /* KVM has taken these values before */
     if (r >= 0)
         r = tn_vm_state_restore(vm, vm->from,
-                                vm->stopped_clock ? TN_KVM_X86_TIME_STOPPED
-                                                  : TN_KVM_X86_TIME_REAL);
+                                vm->stopped_clock ? TN_KVM_X86_TIME_STOPPED : TN_KVM_X86_TIME_REAL);
     if (r >= 0)
         r = tn_vm_x86_new_id(&vm->board, &vm->mem);
     if (r >= 0)

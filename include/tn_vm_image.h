@@ -4,13 +4,14 @@
  * from a machine that goes on.
  *
  * WHAT
- *   tn_vm_snapshot writes a machine that is paused into a directory: whole, or only what has changed
- *   since the last time. tn_vm_image_open reads one back, believes nothing of it, and checks it all.
+ *   tn_vm_snapshot writes a machine that is paused into a directory: whole, or only what has
+ *   changed since the last time. tn_vm_image_open reads one back, believes nothing of it, and
+ *   checks it all.
  *   tn_vm_image_take makes an image of a machine in this process without copying its memory: the
  *   memory becomes the image's, and the machine goes on with a copy-on-write view of it.
  *
  *   a directory has
- *     state           the sections of tn_vm_state, the digests, the manifest: docs/snapshot-format.md
+ *     state           sections of tn_vm_state, digests, manifest: docs/snapshot-format.md
  *     memory          the RAM; of a diff the pages that it has, one behind the other
  *     disk0.overlay   what was written to the first disk, if it has an overlay; and so on
  *
@@ -163,8 +164,9 @@ struct tn_vm_image {
 
 struct tn_vm_snapshot_cfg {
     const char *dir; /* made; if it is there, it is empty */
-    bool diff; /* only what has changed since the last snapshot, or since the machine was restored */
-    bool sync; /* all is durable before it returns */
+    bool
+        diff; /* only what has changed since the last snapshot, or since the machine was restored */
+    bool sync;                     /* all is durable before it returns */
     const struct tn_snap_key *key; /* NULL: no MAC */
 };
 
@@ -762,8 +764,7 @@ static inline int tn_vm_take_disks_(struct tn_vm_image *image, struct tn_vm *vm,
         if (!dir)
             return TN_EINVAL;
         image->overlay[i] = open(dir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-        r = image->overlay[i] < 0 ? TN_ESYS
-                                  : tn_vm_overlay_copy_(disk, image->overlay[i], &size);
+        r = image->overlay[i] < 0 ? TN_ESYS : tn_vm_overlay_copy_(disk, image->overlay[i], &size);
     }
     return r;
 }
@@ -1149,7 +1150,7 @@ static inline int tn_vm_read_state_(struct tn_vm_image *image, struct tn_vm_read
     return r < 0 ? tn_vm_fault_(image, "state", image->fault.at, r) : r;
 }
 
-/* The runs of a diff, which ascend and lie inside memory; *parent is where it says its parent is. */
+/* The runs of a diff, which ascend and lie inside memory; parent gets where that is said to be. */
 static inline int tn_vm_read_diff_(struct tn_vm_layer *l, struct tn_snap_section *s, uint64_t pages,
                                    char parent[PATH_MAX])
 {
@@ -1206,9 +1207,8 @@ static inline int tn_vm_read_layer_(struct tn_vm_image *image, struct tn_vm_laye
         have = l->runs ? l->run[l->runs - 1].at + l->run[l->runs - 1].count : 0;
     }
     if (size != have * TN_VM_IMAGE_PAGE)
-        return tn_vm_fault_(image, "memory", size < have * TN_VM_IMAGE_PAGE
-                                                 ? size
-                                                 : have * TN_VM_IMAGE_PAGE,
+        return tn_vm_fault_(image, "memory",
+                            size < have * TN_VM_IMAGE_PAGE ? size : have * TN_VM_IMAGE_PAGE,
                             size < have * TN_VM_IMAGE_PAGE ? TN_ETRUNC : TN_EFORMAT);
     return diff;
 }
@@ -1262,7 +1262,8 @@ static inline int tn_vm_read_overlays_(struct tn_vm_image *image, const struct t
         char name[32];
         int r;
 
-        if (tn_snap_find(&in->snap, TN_VM_SEC_OVERLAY, i, &s) != image->state.disk[i].record.overlaid)
+        if (tn_snap_find(&in->snap, TN_VM_SEC_OVERLAY, i, &s) !=
+            image->state.disk[i].record.overlaid)
             return tn_vm_fault_(image, "state", 0, TN_EFORMAT);
         if (!image->state.disk[i].record.overlaid)
             continue;
@@ -1303,8 +1304,7 @@ static inline int tn_vm_read_all_(struct tn_vm_image *image, struct tn_vm_readin
     if (kvm)
         r = tn_kvm_x86_host_init(kvm, &image->state.host);
     for (uint32_t i = 0; kvm && r >= 0 && i < image->state.machine.cpus; i++)
-        r = tn_kvm_x86_state_check(&image->state.host, &image->state.cpu[i],
-                                   &image->fault.lack);
+        r = tn_kvm_x86_state_check(&image->state.host, &image->state.cpu[i], &image->fault.lack);
     if (r >= 0)
         r = tn_vm_read_layers_(image, in, cfg);
     if (r >= 0)

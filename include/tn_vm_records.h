@@ -155,7 +155,6 @@ enum tn_vm_section {
 
     TN_VM_SEC_UART = 0x0400,
     TN_VM_SEC_I8042 = 0x0410,
-    TN_VM_SEC_BOARD = 0x0420, /* what else a board has; no record of this header */
 
     /* instance: the number of the device's place */
     TN_VM_SEC_VIRTIO_MMIO = 0x0500, /* first: what a device signals from now on stays */
@@ -292,18 +291,18 @@ TN_API int tn_vm_get_chips(const struct tn_snap *snap, uint32_t instance,
 TN_API const struct tn_snap_known *tn_vm_known(size_t *count)
 {
     static const struct tn_snap_known known[] = {
-        {TN_VM_SEC_MACHINE, 1},        {TN_VM_SEC_DISK, 1},
+        {TN_VM_SEC_MACHINE, 1},    {TN_VM_SEC_DISK, 1},
 #ifdef __x86_64__
-        {TN_VM_SEC_TIME, 1},           {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
-        {TN_VM_SEC_VCPU_REGS, 1},      {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
-        {TN_VM_SEC_VCPU_LAPIC, 1},     {TN_VM_SEC_VCPU_DEBUGREGS, 1}, {TN_VM_SEC_VCPU_TSC, 1},
-        {TN_VM_SEC_VCPU_MSRS, 1},      {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
-        {TN_VM_SEC_PIC_SLAVE, 1},      {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
+        {TN_VM_SEC_TIME, 1},       {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
+        {TN_VM_SEC_VCPU_REGS, 1},  {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
+        {TN_VM_SEC_VCPU_LAPIC, 1}, {TN_VM_SEC_VCPU_DEBUGREGS, 1}, {TN_VM_SEC_VCPU_TSC, 1},
+        {TN_VM_SEC_VCPU_MSRS, 1},  {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
+        {TN_VM_SEC_PIC_SLAVE, 1},  {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
 #endif
-        {TN_VM_SEC_UART, 1},           {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_BOARD, 1},
-        {TN_VM_SEC_VIRTIO_MMIO, 1},    {TN_VM_SEC_VIRTIO, 1},         {TN_VM_SEC_VIRTIO_BLK, 1},
-        {TN_VM_SEC_VIRTIO_CONSOLE, 1}, {TN_VM_SEC_VIRTIO_RNG, 1},     {TN_VM_SEC_RATE, 1},
-        {TN_VM_SEC_OVERLAY, 1},        {TN_VM_SEC_DIFF, 1},
+        {TN_VM_SEC_UART, 1},       {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_VIRTIO_MMIO, 1},
+        {TN_VM_SEC_VIRTIO, 1},     {TN_VM_SEC_VIRTIO_BLK, 1},     {TN_VM_SEC_VIRTIO_CONSOLE, 1},
+        {TN_VM_SEC_VIRTIO_RNG, 1}, {TN_VM_SEC_RATE, 1},           {TN_VM_SEC_OVERLAY, 1},
+        {TN_VM_SEC_DIFF, 1},
     };
 
     *count = sizeof(known) / sizeof(known[0]);

@@ -328,7 +328,8 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
         r = tn_i8042_restore(&vm->board.i8042, &s->i8042);
     vm->board.asked = s->machine.asked;
     pthread_mutex_unlock(&vm->board.device_lock);
-    if (d->disks != s->disks || !d->hvc.slot.v != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
+    if (d->disks != s->disks ||
+        !d->hvc.slot.v != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
         !d->rng.slot.v != !(s->machine.flags & TN_VM_MACHINE_RNG))
         return TN_EINVAL;
     for (uint32_t i = 0; r >= 0 && i < s->disks; i++)

@@ -767,7 +767,8 @@ static void xsave_of_any_size(void **state)
         size_t len = i == 0 ? 832 : i == 1 ? host.xsave_size : 12000;
 
         xsave = test_exact(golden.xsave[0], len);
-        xsave[512] |= 3;
+        memset(xsave + 512, 0, 8); /* XSTATE_BV: x87 and SSE */
+        xsave[512] = 3;
         s->xsave = xsave;
         s->xsave_cap = s->xsave_len = len;
         put_fresh(&golden, 0, TN_KVM_X86_TIME_STOPPED);
@@ -1149,6 +1150,7 @@ static void each_lack_is_named(void **state)
     assert_int_equal(lack.index, 17);
     s->xsave[512 + 2] = 0;
     if (leaf(s, 0xd, 2)->eax == 256) {
+        memset(s->xsave + 512, 0, 8);
         s->xsave[512] = 7;
         assert_int_equal(tn_kvm_x86_state_check(&host, s, &lack), 0);
         s->xsave_len = leaf(s, 0xd, 2)->ebx + 255;

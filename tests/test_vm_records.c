@@ -1387,7 +1387,7 @@ static void the_known_sections(void **unused)
         }
     }
     assert_int_equal(found, types);
-    assert_int_equal(n, types + 3);
+    assert_int_equal(n, types + 2);
 }
 
 /* ---- the fixture ---- */

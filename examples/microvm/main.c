@@ -175,11 +175,23 @@ static int open_kvm(struct tn_kvm *kvm)
 
 /* ---- one machine ---- */
 
+/* A snapshot names the disks; it may be restored from another directory. */
+static void name_disks(struct args *args)
+{
+    for (uint32_t i = 0; args->snapshot && i < args->disks; i++) {
+        const char *path = realpath(args->disk[i].path, NULL);
+
+        if (path)
+            args->disk[i].path = path;
+    }
+}
+
 static int boot(struct microvm *m)
 {
     struct tn_vm_cfg cfg;
     int r;
 
+    name_disks(&m->args);
     memset(&cfg, 0, sizeof(cfg));
     cfg.memory = m->args.memory;
     cfg.cpus = m->args.cpus;

@@ -71,7 +71,7 @@ static void flush(struct outlet *o)
     }
     if (o->polled)
         (void)tn_loop_mod(o->loop, &o->source, o->from < o->end ? EPOLLOUT : 0);
-    while (o->waiting && o->end - o->from < OUTPUT_HIGH) {
+    while (o->waiting && !outlet_full(o)) {
         struct pump *p = o->waiting;
 
         o->waiting = p->next_waiting;
@@ -175,7 +175,7 @@ static void on_bytes(void *ctx, uint32_t events)
     struct outlet *o = p->to;
 
     (void)events;
-    if (take(p) && !p->waits && o->end - o->from >= OUTPUT_HIGH) {
+    if (take(p) && !p->waits && outlet_full(o)) {
         (void)tn_loop_mod(o->loop, &p->source, 0);
         p->waits = true;
         p->next_waiting = o->waiting;
@@ -262,6 +262,11 @@ int outlet_open(struct outlet *o, struct tn_loop *loop, int fd)
 bool outlet_empty(const struct outlet *o)
 {
     return o->from == o->end;
+}
+
+bool outlet_full(const struct outlet *o)
+{
+    return o->end - o->from >= OUTPUT_HIGH;
 }
 
 void outlet_close(struct outlet *o)

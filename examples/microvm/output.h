@@ -78,6 +78,11 @@ void pump_close(struct pump *p);
  */
 bool outlet_empty(const struct outlet *o);
 
+/*
+ * Whether pumps had better wait.
+ */
+bool outlet_full(const struct outlet *o);
+
 void outlet_close(struct outlet *o);
 
 void match_init(struct match *m, const char *text);

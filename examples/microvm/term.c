@@ -144,7 +144,7 @@ static int failed(const char *what)
     return EXIT_INPUT;
 }
 
-static int open_pty(struct term *t)
+static int open_pty(int *in, int *out, const char *whose)
 {
     int fd = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
     struct termios mode;
@@ -153,10 +153,16 @@ static int open_pty(struct term *t)
         return failed("pty");
     cfmakeraw(&mode);
     tcsetattr(fd, TCSANOW, &mode);
-    t->in = fd;
-    t->out = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    fprintf(stderr, "microvm: the console is %s\n", ptsname(fd));
+    *in = fd;
+    *out = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    fprintf(stderr, "microvm: %sthe console is %s\n", whose, ptsname(fd));
     return -1;
+}
+
+static int open_file(int *out, const char *path)
+{
+    *out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0644);
+    return *out < 0 ? failed(path) : -1;
 }
 
 static int open_console(struct term *t, const struct args *args)
@@ -165,13 +171,9 @@ static int open_console(struct term *t, const struct args *args)
     case CONSOLE_NONE:
         break;
     case CONSOLE_PTY:
-        return open_pty(t);
+        return open_pty(&t->in, &t->out, "");
     case CONSOLE_FILE:
-        t->out =
-            open(args->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0644);
-        if (t->out < 0)
-            return failed(args->console_path);
-        break;
+        return open_file(&t->out, args->console_path);
     case CONSOLE_STDIO:
         t->out = reopen(STDOUT_FILENO, "/proc/self/fd/1");
         if (t->out < 0)
@@ -197,10 +199,29 @@ int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
     t->leave = leave;
     t->ctx = ctx;
     t->in = t->out = t->out_too = t->pipe.fd = -1;
+    if (args->forks && args->console != CONSOLE_STDIO)
+        return -1; /* the clones have their own */
     code = open_console(t, args);
     if (code < 0 && t->out >= 0)
         t->out_too = fcntl(t->out, F_DUPFD_CLOEXEC, 3);
     return code < 0 && t->out >= 0 && t->out_too < 0 ? failed("stdio") : code;
+}
+
+int term_open_clone(const struct args *args, uint32_t k, int *in, int *out)
+{
+    char whose[32], *path;
+    int code = -1;
+
+    if (args->console == CONSOLE_PTY) {
+        snprintf(whose, sizeof(whose), "clone %u: ", k);
+        code = open_pty(in, out, whose);
+    } else if (args->console == CONSOLE_FILE) {
+        if (asprintf(&path, "%s.%u", args->console_path, k) < 0)
+            return failed(args->console_path);
+        code = open_file(out, path);
+        free(path);
+    }
+    return code;
 }
 
 void term_size(const struct term *t, uint16_t *cols, uint16_t *rows)

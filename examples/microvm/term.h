@@ -34,6 +34,12 @@ int term_open(struct term *t, const struct args *args, struct tn_loop *loop,
               void (*leave)(void *ctx), void *ctx);
 
 /*
+ * The console of clone k where it has one of its own, a pty or a file; else *in and *out stay. The
+ * descriptors are the caller's. Returns as term_open, which opens nothing of that with --forks.
+ */
+int term_open_clone(const struct args *args, uint32_t k, int *in, int *out);
+
+/*
  * The terminal's size; 0 by 0 where the console is none.
  */
 void term_size(const struct term *t, uint16_t *cols, uint16_t *rows);
