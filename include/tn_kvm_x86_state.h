@@ -897,6 +897,18 @@ TN_API int tn_kvm_x86_set_mce_banks(struct tn_kvm_vcpu *vcpu, uint32_t banks)
     return tn_kvm_ioctl_(vcpu->fd, KVM_X86_SETUP_MCE, &cap);
 }
 
+/* The processor priority follows from the task priority and from what is in service; KVM sums it
+ * up when it wants it, and until then the register may be an old one. SDM vol. 3A 11.8.3.1 */
+static inline void tn_kvm_x86_fix_ppr_(struct kvm_lapic_state *v)
+{
+    uint8_t *reg = (uint8_t *)v->regs;
+    uint32_t tpr = (uint32_t)tn_get_(reg + 0x80, 4) & 0xff, isrv = 255;
+
+    while (isrv > 0 && !(tn_get_(reg + 0x100 + isrv / 32 * 16, 4) >> isrv % 32 & 1))
+        isrv--;
+    tn_put_(reg + 0xa0, 4, (tpr & 0xf0) >= (isrv & 0xf0) ? tpr : isrv & 0xf0);
+}
+
 static inline int tn_kvm_x86_save_sregs_(const struct tn_kvm_x86_host *host,
                                          const struct tn_kvm_vcpu *vcpu, struct kvm_sregs2 *out)
 {
@@ -1001,6 +1013,7 @@ TN_API int tn_kvm_x86_vcpu_save(const struct tn_kvm_x86_host *host, const struct
         return r;
     }
     out->xsave_len = host->xsave_size;
+    tn_kvm_x86_fix_ppr_(&out->lapic);
     tn_kvm_x86_save_lazy_(vcpu, out);
     return TN_OK;
 }

@@ -533,9 +533,11 @@ static inline int tn_vm_devices_make_(struct tn_vm_devices *d, const struct tn_v
     d->no_event_idx = cfg->no_event_idx;
     if (cfg->disks > TN_VM_MAX_DISKS)
         return TN_EINVAL;
-    d->disk = (struct tn_vm_disk *)calloc(cfg->disks ? cfg->disks : 1, sizeof(*d->disk));
-    if (!d->disk)
-        return TN_ESYS;
+    if (cfg->disks > 0) {
+        d->disk = (struct tn_vm_disk *)calloc(cfg->disks, sizeof(*d->disk));
+        if (!d->disk)
+            return TN_ESYS;
+    }
     for (uint32_t i = 0; i < cfg->disks; i++) {
         struct tn_vm_disk *disk = &d->disk[i];
 

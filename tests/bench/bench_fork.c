@@ -1,23 +1,33 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * B1 to B4: from nothing, from a pool and in place to a clone's first output, and what a live clone
- * costs in memory, beside the floor of raw KVM calls (fork_floor.h) in the same run. The golden
- * machine is made once: 128 MiB, one vCPU, tests/guests/fork.c, stopped right after an output.
+ * B1 to B5: from nothing, from a pool and in place to a clone's first output, and what live clones
+ * cost, beside the floor of raw KVM calls (fork_floor.h) in the same run. Golden machines are made
+ * once: 128 MiB, one vCPU; tests/guests/fork.c, stopped right after an output, for what is timed,
+ * and tests/guests/clone.c, asleep, for those that live. BUILD/fork-latency.svg is the plot of fork
+ * latency against live forks; ROUNDS=n and LIVE=n make it shorter.
  */
-#include "tn_vm.h"
+#include "tn_vm_fork.h"
 
 #include "bench.h"
+#include "fork_crowd.h"
 #include "fork_floor.h"
+#include "fork_plot.h"
+#include "fork_tenon.h"
 #include "mem_use.h"
 
-#define MEMORY  (128ull << 20)
-#define ROUNDS  300
-#define WARM_UP 20
+#define MEMORY    (128ull << 20)
+#define ROUNDS    300
+#define WARM_UP   20
+#define LIVE      2000
+#define MANY      10000
+#define PROCESSES 50
+#define CURVE     100 /* samples of each kind at each point of the plot */
 
 /* The golden machine, and where its console goes. */
 struct golden {
     struct tn_vm vm;
     struct tn_loop loop;
+    struct tn_vm_image image; /* of vm, whose own memory is a view of it since */
     int console[2];
 };
 
@@ -27,14 +37,25 @@ static void die(const char *what)
     exit(1);
 }
 
-static uint8_t *guest_read(size_t *len)
+static unsigned number(const char *name, unsigned otherwise)
 {
-    const char *build = getenv("BUILD") ? getenv("BUILD") : "build";
+    const char *text = getenv(name);
+
+    return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
+}
+
+static const char *build(void)
+{
+    return getenv("BUILD") ? getenv("BUILD") : "build";
+}
+
+static uint8_t *guest_read(const char *name, size_t *len)
+{
     uint8_t *bytes = (uint8_t *)malloc(1 << 20);
     char path[512];
     FILE *f;
 
-    snprintf(path, sizeof(path), "%s/guests/fork.elf", build);
+    snprintf(path, sizeof(path), "%s/guests/%s.elf", build(), name);
     f = fopen(path, "rb");
     if (!bytes || !f)
         die(path);
@@ -53,21 +74,16 @@ static bool golden_said(struct golden *g, uint8_t c)
     return g->vm.ram.ptr[regs.rip - 1] == 0xee && (uint8_t)regs.rax == c; /* out %al, (%dx) */
 }
 
-/* A machine that has said "ready", stopped right after c: '.' or ',', see the guest. */
-static void golden_make(struct golden *g, struct tn_kvm *kvm, uint32_t pages, uint8_t c)
+/* A machine that runs, with its console in a pipe. */
+static void golden_start(struct golden *g, struct tn_kvm *kvm, const char *guest, const char *words)
 {
     struct tn_vm_cfg cfg;
-    char words[32], seen[4096];
-    size_t len = 0;
-    bool ready = false, there = false;
-    uint64_t begin = bench_now();
 
     memset(&cfg, 0, sizeof(cfg));
-    snprintf(words, sizeof(words), "fork %" PRIu32, pages);
     if (pipe2(g->console, O_CLOEXEC | O_NONBLOCK) < 0 || tn_loop_init(&g->loop) < 0)
         die("golden");
     cfg.memory = MEMORY;
-    cfg.kernel = guest_read(&cfg.kernel_len);
+    cfg.kernel = guest_read(guest, &cfg.kernel_len);
     cfg.cmdline = words;
     cfg.console = true;
     cfg.console_in = -1;
@@ -75,26 +91,72 @@ static void golden_make(struct golden *g, struct tn_kvm *kvm, uint32_t pages, ui
     if (tn_vm_init(&g->vm, kvm, &g->loop, &cfg) < 0 || tn_vm_start(&g->vm) < 0)
         die("golden: tn_vm_init");
     free((void *)(uintptr_t)cfg.kernel);
-    while (!there) {
-        ssize_t n;
+}
+
+/* Until it has said more than len bytes. */
+static void golden_listen(struct golden *g, size_t len)
+{
+    uint64_t begin = bench_now();
+    char seen[4096];
+
+    for (size_t n = 0; n <= len;) {
+        ssize_t got;
 
         tn_loop_step(&g->loop, 1);
         if (tn_vm_wait(&g->vm, 0) != TN_EAGAIN || bench_now() - begin > 10000000000u)
             die("golden: the guest does not get there");
-        while ((n = read(g->console[0], seen, sizeof(seen))) > 0)
-            len += (size_t)n;
-        ready = len > strlen("ready\n");
-        if (!ready || tn_vm_pause(&g->vm) < 0)
-            continue;
+        while ((got = read(g->console[0], seen, sizeof(seen))) > 0)
+            n += (size_t)got;
+    }
+}
+
+/* The image of a machine that is paused. */
+static void golden_take(struct golden *g)
+{
+    char seen[4096];
+
+    while (read(g->console[0], seen, sizeof(seen)) > 0)
+        ;
+    (void)fcntl(g->console[0], F_SETFL, 0); /* a clone's first byte is waited for */
+    if (tn_vm_image_take(&g->image, &g->vm, NULL) < 0)
+        die("golden: tn_vm_image_take");
+}
+
+/* A machine that has said "ready", stopped right after c: '.' or ',', see the guest. */
+static void golden_make(struct golden *g, struct tn_kvm *kvm, uint32_t pages, uint8_t c)
+{
+    char words[32];
+    bool there = false;
+
+    snprintf(words, sizeof(words), "fork %" PRIu32, pages);
+    golden_start(g, kvm, "fork", words);
+    golden_listen(g, strlen("ready\n"));
+    while (!there) {
+        golden_listen(g, 0);
+        if (tn_vm_pause(&g->vm) < 0)
+            die("golden: tn_vm_pause");
         there = golden_said(g, c);
         if (!there)
             (void)tn_vm_resume(&g->vm);
     }
+    golden_take(g);
+}
+
+/* One that sleeps, and answers. */
+static void golden_sleep(struct golden *g, struct tn_kvm *kvm)
+{
+    golden_start(g, kvm, "clone", "wait");
+    golden_listen(g, strlen("ready\n") - 1);
+    usleep(20000);
+    if (tn_vm_pause(&g->vm) < 0)
+        die("golden: tn_vm_pause");
+    golden_take(g);
 }
 
 static void golden_end(struct golden *g)
 {
     tn_vm_close(&g->vm);
+    tn_vm_image_close(&g->image);
     tn_loop_close(&g->loop);
     close(g->console[0]);
     close(g->console[1]);
@@ -102,8 +164,18 @@ static void golden_end(struct golden *g)
 
 static bool floor_of(struct floor *f, struct golden *g)
 {
-    return floor_init(f, g->vm.kvm->fd, g->vm.kvm_vm.fd, g->vm.cpu[0].vcpu.fd, g->vm.ram.fd,
+    return floor_init(f, g->vm.kvm->fd, g->vm.kvm_vm.fd, g->vm.cpu[0].vcpu.fd, g->vm.golden->fd,
                       MEMORY);
+}
+
+static void way_init(struct fork_way *w, struct golden *g, uint32_t run)
+{
+    memset(w, 0, sizeof(*w));
+    w->kvm = g->vm.kvm;
+    w->loop = &g->loop;
+    w->image = &g->image;
+    w->console = g->console;
+    w->run = run;
 }
 
 /* n clones of the floor's, each after its first output and `more` others, alive at once. */
@@ -134,68 +206,278 @@ static void floor_crowd(const char *name, struct floor *f, unsigned n, unsigned 
     free(c);
 }
 
-int main(void)
+/* ---- B1, B2, B3 ---- */
+
+static double p50(struct bench_series *s)
 {
-    const char *rounds = getenv("ROUNDS");
-    static struct golden none, few, many;
-    static struct floor floor0, floor16, floor128;
-    struct tn_kvm kvm;
+    return (double)bench_percentile(s, 50) / 1e3;
+}
 
-    bench_machine();
-    if (tn_kvm_open(&kvm, NULL) < 0) {
-        puts("B1 skipped: /dev/kvm cannot be used here");
-        return 0;
-    }
-    /* Clones of the first speak at once; those of the others when their pages are written. */
-    golden_make(&none, &kvm, 0, '.');
-    golden_make(&few, &kvm, 16, '.');
-    golden_make(&many, &kvm, 128, '.');
-    if (!floor_of(&floor0, &none) || !floor_of(&floor16, &few) || !floor_of(&floor128, &many))
-        return 1;
-
-    struct floor_way full = {.floor = &floor0}, split = {.floor = &floor0, .split = true};
+static void latency(struct golden *none, struct golden *few, struct golden *many,
+                    struct floor *floor0, struct floor *floor16, struct floor *floor128)
+{
+    static struct fork_way cold, warm, again0, again16, again128;
+    struct floor_way full = {.floor = floor0}, split = {.floor = floor0, .split = true};
     struct floor_way pool = full, pool_split = split, reset = full;
-    struct floor_way image = {.floor = &floor0, .image = true};
+    struct floor_way image = {.floor = floor0, .image = true};
     /* The output after the first comes when the pages are written. */
-    struct floor_way reset16 = {.floor = &floor16, .run = 1};
-    struct floor_way reset128 = {.floor = &floor128, .run = 1};
+    struct floor_way reset16 = {.floor = floor16, .run = 1};
+    struct floor_way reset128 = {.floor = floor128, .run = 1};
     struct floor_way *ways[] = {&pool, &pool_split, &image, &reset, &reset16, &reset128};
+    struct fork_way *ours[] = {&cold, &warm, &again0, &again16, &again128};
     struct bench_series s[] = {
         BENCH("floor: cold", floor_cold, &full),
+        BENCH("tenon: cold", fork_cold, &cold),
         BENCH("floor: cold, split chips", floor_cold, &split),
         BENCH("floor: pool", floor_pool, &pool),
         BENCH("floor: pool, split chips", floor_pool, &pool_split),
         BENCH("floor: pool of one image", floor_pool, &image),
+        BENCH("tenon: pool", fork_pool, &warm),
         BENCH("floor: reset, 0 pages", floor_reset, &reset),
+        BENCH("tenon: reset, 0 pages", fork_reset, &again0),
         BENCH("floor: reset, 16 pages", floor_reset, &reset16),
+        BENCH("tenon: reset, 16 pages", fork_reset, &again16),
         BENCH("floor: reset, 128 pages", floor_reset, &reset128),
-        /* ---- tenon's own variants are added here, and their budgets below ---- */
+        BENCH("tenon: reset, 128 pages", fork_reset, &again128),
     };
     size_t n = sizeof(s) / sizeof(s[0]);
+    struct bench_series *floor_pools = &s[3], *our_cold = &s[1], *our_pool = &s[6];
+    double lower, limit;
 
-    bench_rounds(s, n, rounds ? (unsigned)strtoul(rounds, NULL, 10) : ROUNDS, WARM_UP);
+    way_init(&cold, none, 0);
+    way_init(&warm, none, 0);
+    way_init(&again0, none, 0);
+    way_init(&again16, few, 1);
+    way_init(&again128, many, 1);
+    bench_rounds(s, n, number("ROUNDS", ROUNDS), WARM_UP);
     puts("fork to the clone's first output, 128 MiB, 1 vCPU; cpu has making the pool and taking "
          "clones down in it");
     bench_table(s, n);
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
         floor_way_end(ways[i]);
-    bench_table(&floor0.teardown, 1);
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+        fork_way_end(ours[i]);
+    bench_table(&floor0->teardown, 1);
+    bench_table(&fork_teardown, 1);
+    bench_ratio("B1", "cold fork / the floor's", our_cold, &s[0], 50, 1.25);
+    bench_ratio("B1", "cold fork / the floor's", our_cold, &s[0], 90, 1.5);
+    bench_ratio("B2", "pooled fork / cold fork", our_pool, our_cold, 50, 0.40);
+    /* 200 us where the pool's floor, the better of both, is 130. */
+    lower = p50(&floor_pools[0]) < p50(&floor_pools[1]) ? p50(&floor_pools[0])
+                                                        : p50(&floor_pools[1]);
+    limit = 200 * lower / 130;
+    printf("  B2: the pool's floor is %.1f us here, where it is 130 the budget is 200: %.1f us\n",
+           lower, limit);
+    bench_budget("B2", "pooled fork, p50", p50(our_pool), "us", p50(our_pool) / lower, limit);
+    bench_ratio("B3", "reset with 16 dirty pages / cold fork", &s[10], our_cold, 50, 0.25);
+    bench_free(s, n);
+    bench_free(&fork_teardown, 1);
+}
 
-    /* ---- B1, B2, B3: tenon's own variants beside the floor's ---- */
+/* ---- B4, B5 ---- */
+
+static double memory_of(struct golden *sleeper, struct tn_kvm *kvm, unsigned n)
+{
+    struct mem_use before, after;
+    struct crowd c;
+    char name[64];
+    double pages, pss = -1;
+    bool answered;
+
+    mem_use_settle();
+    mem_use_read(&before);
+    if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, n))
+        die("crowd");
+    answered = crowd_grow(&c, n) && crowd_ask(&c, 0);
+    mem_use_read(&after);
+    pages = crowd_own(&c);
+    snprintf(name, sizeof(name), "tenon: cold, %.1f pages", pages);
+    mem_use_row(name, &before, &after, c.count ? c.count : 1, (unsigned)(pages + 0.5));
+    if (answered)
+        pss = mem_use_pss(&before, &after, n, (unsigned)pages);
+    else
+        printf("  %u of %u clones, %u answers: %d (%s)\n", c.count, n, c.answers, c.err,
+               strerror(c.sys_errno));
+    crowd_close(&c);
+    return pss;
+}
+
+static void memory(struct golden *sleeper, struct tn_kvm *kvm, struct floor *floor0,
+                   struct floor *floor16)
+{
+    static const unsigned live[] = {50, 200, LIVE};
+    double kib[3];
 
     mem_use_head();
-    floor_crowd("floor: cold, 0 pages", &floor0, 50, 0, 0);
-    floor_crowd("floor: cold, 0 pages", &floor0, 200, 0, 0);
-    floor_crowd("floor: cold, 16 pages", &floor16, 200, 1, 16);
-    /* ---- B4: tenon's own variants beside the floor's; 2,000 as well ---- */
+    floor_crowd("floor: cold, 0 pages", floor0, 50, 0, 0);
+    floor_crowd("floor: cold, 16 pages", floor16, 200, 1, 16);
+    for (size_t i = 0; i < 3; i++)
+        kib[i] = live[i] <= number("LIVE", LIVE) ? memory_of(sleeper, kvm, live[i]) : -1;
+    for (size_t i = 0; i < 3; i++) {
+        char what[96];
 
-    bench_free(s, n);
+        snprintf(what, sizeof(what), "Pss per live fork, without its own pages, of %u in a process",
+                 live[i]);
+        bench_budget("B4", what, kib[i], "KiB", kib[i] / 16, 16);
+    }
+}
+
+/* A clone in each process: what a process itself takes is in it. */
+static void processes(struct golden *sleeper)
+{
+    struct tn_vm_snapshot_cfg cfg;
+    char dir[] = "/dev/shm/tenon-bench-XXXXXX", path[64], what[96];
+    double available = -1, pss = -1;
+
+    memset(&cfg, 0, sizeof(cfg));
+    cfg.dir = dir;
+    if (!mkdtemp(dir) || tn_vm_snapshot(&sleeper->vm, &cfg) < 0) {
+        perror("bench_fork: a snapshot in /dev/shm");
+    } else {
+        pss = crowd_processes(dir, PROCESSES, &available);
+        printf("  %s processes, %u of them with a clone each: Pss %.1f KiB, MemAvailable %.1f KiB "
+               "per process\n",
+               crowd_static() ? "static" : "dynamic", PROCESSES, pss, available);
+    }
+    snprintf(what, sizeof(what), "Pss per fork, a %s process for each",
+             crowd_static() ? "static" : "dynamic");
+    bench_budget("B4", what, pss, "KiB", pss / 160, 160);
+    snprintf(path, sizeof(path), "%s/state", dir);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/memory", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
+static void crowd_row(const struct crowd *c, bool answered)
+{
+    double n = c->count ? c->count : 1;
+
+    printf("  %u live forks, %u answers%s; a fork %.0f us while they grow; teardown by the reaper "
+           "%.1f ms, of which %.1f on the loop's thread: %.0f us each\n",
+           c->count, c->answers, answered ? "" : " (too few)", (double)c->making / 1e3 / n,
+           (double)c->whole / 1e6, (double)c->front / 1e6, (double)c->whole / 1e3 / n);
+    if (c->err)
+        printf("  what stopped it: error %d (%s)\n", c->err, strerror(c->sys_errno));
+    fflush(stdout);
+}
+
+/* Forks of `none` while so many others live: fills the plot's lines, and B5. */
+static void curves(struct golden *sleeper, struct golden *none, struct tn_kvm *kvm)
+{
+    static const unsigned live[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, LIVE};
+    static struct plot_line line[4] = {{"cold, p99", "#c0392b", true, {{0, 0}}, 0},
+                                       {"cold, p50", "#c0392b", false, {{0, 0}}, 0},
+                                       {"pooled, p99", "#2455a4", true, {{0, 0}}, 0},
+                                       {"pooled, p50", "#2455a4", false, {{0, 0}}, 0}};
+    static struct fork_way cold, warm;
+    struct plot p = {"Fork to first output against live forks", NULL, "live forks in the process",
+                     "microseconds", {1, LIVE}, {50, 20000}};
+    struct utsname name;
+    char note[256], path[512];
+    struct crowd c;
+    bool answered = true;
+
+    way_init(&cold, none, 0);
+    way_init(&warm, none, 0);
+    if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, LIVE))
+        die("crowd");
+    puts("fork to first output while others live, us");
+    printf("  %10s %10s %10s %10s %10s %10s\n", "live forks", "cold p50", "p99", "pooled p50", "p99",
+           "failures");
+    for (size_t i = 0; i < sizeof(live) / sizeof(live[0]) && live[i] <= number("LIVE", LIVE); i++) {
+        struct bench_series s[2] = {BENCH("cold", fork_cold, &cold),
+                                    BENCH("pooled", fork_pool, &warm)};
+        uint32_t before = c.count;
+
+        answered = crowd_grow(&c, live[i]) && crowd_ask(&c, before);
+        if (!answered)
+            break;
+        bench_rounds(s, 2, CURVE, 2);
+        for (unsigned k = 0; k < 4; k++) {
+            line[k].at[i][0] = live[i];
+            line[k].at[i][1] = (double)bench_percentile(&s[k / 2], k % 2 ? 50 : 99) / 1e3;
+            line[k].count++;
+        }
+        printf("  %10u %10.1f %10.1f %10.1f %10.1f %10u\n", live[i], line[1].at[i][1],
+               line[0].at[i][1], line[3].at[i][1], line[2].at[i][1],
+               s[0].failures + s[1].failures);
+        fflush(stdout);
+        bench_free(s, 2);
+    }
+    fork_way_end(&cold);
+    fork_way_end(&warm);
+    bench_free(&fork_teardown, 1);
+    crowd_close(&c);
+    crowd_row(&c, answered);
+    bench_budget("B5", "2,000 live forks in one process, those that lack or do not answer",
+                 (double)LIVE - c.answers, "forks", (LIVE - (double)c.answers) / LIVE, 0);
+    memset(&name, 0, sizeof(name));
+    uname(&name);
+    snprintf(note, sizeof(note), "128 MiB, 1 vCPU; %s %s, %ld CPUs; %u samples a point", name.sysname,
+             name.release, sysconf(_SC_NPROCESSORS_ONLN), CURVE);
+    p.note = note;
+    snprintf(path, sizeof(path), "%s/fork-latency.svg", build());
+    printf("  %s: %s\n", path, plot_write(&p, line, 4, path) ? "written" : strerror(errno));
+}
+
+/* As many as there are to be had, up to 10,000. */
+static void many_live(struct golden *sleeper, struct tn_kvm *kvm)
+{
+    struct mem_use before, after;
+    struct crowd c;
+    bool answered;
+
+    mem_use_settle();
+    mem_use_read(&before);
+    if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, MANY))
+        die("crowd");
+    answered = crowd_grow(&c, MANY);
+    answered = crowd_ask(&c, 0) && answered;
+    mem_use_read(&after);
+    crowd_close(&c);
+    crowd_row(&c, answered);
+    printf("  MemAvailable %.1f KiB each, %.1f GiB in all\n",
+           mem_use_available(&before, &after, c.count ? c.count : 1),
+           (double)(before.available - after.available) / (1 << 20));
+    bench_budget("B5", "10,000 live forks in one process, those that lack or do not answer",
+                 (double)MANY - c.answers, "forks", (MANY - (double)c.answers) / MANY, 0);
+}
+
+int main(int argc, char **argv)
+{
+    static struct golden none, few, many, sleeper;
+    static struct floor floor0, floor16, floor128;
+    static struct tn_kvm kvm;
+
+    if (argc == 3 && strcmp(argv[1], CROWD_ONE) == 0)
+        return crowd_one(argv[2]);
+    bench_machine();
+    if (tn_kvm_open(&kvm, NULL) < 0) {
+        puts("B1 skipped: /dev/kvm cannot be used here");
+        return 0;
+    }
+    crowd_limits();
+    /* Clones of the first speak at once; those of the others when their pages are written. */
+    golden_make(&none, &kvm, 0, '.');
+    golden_make(&few, &kvm, 16, '.');
+    golden_make(&many, &kvm, 128, '.');
+    golden_sleep(&sleeper, &kvm);
+    if (!floor_of(&floor0, &none) || !floor_of(&floor16, &few) || !floor_of(&floor128, &many))
+        return 1;
+    latency(&none, &few, &many, &floor0, &floor16, &floor128);
+    memory(&sleeper, &kvm, &floor0, &floor16);
+    processes(&sleeper);
+    curves(&sleeper, &none, &kvm);
+    if (number("LIVE", LIVE) >= LIVE)
+        many_live(&sleeper, &kvm);
     floor_end(&floor0);
     floor_end(&floor16);
     floor_end(&floor128);
     golden_end(&none);
     golden_end(&few);
     golden_end(&many);
+    golden_end(&sleeper);
     tn_kvm_close(&kvm);
     return 0;
 }
