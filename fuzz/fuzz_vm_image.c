@@ -21,11 +21,12 @@ static uint8_t file[ROOM], again[ROOM];
 static void make_state(struct tn_vm_state *s, uint32_t cpus, uint32_t disks, uint32_t flags)
 {
     memset(s, 0, sizeof(*s));
-    FZ_ASSERT(tn_vm_state_alloc_(s, cpus, disks, 576) == TN_OK);
+    FZ_ASSERT(tn_vm_state_alloc_(s, cpus, disks, cpus * 576) == TN_OK);
     s->machine.memory = RAM;
     s->machine.flags = flags & TN_VM_MACHINE_FLAGS;
     s->machine.genid_gpa = TN_VM_X86_GENID_GPA;
     for (uint32_t i = 0; i < cpus; i++) {
+        (void)tn_vm_state_give_(s, i, i * 576, 576);
         s->cpu[i].cpuid.nent = 2;
         s->cpu[i].msr_count = 3;
         s->cpu[i].xsave_len = 576;

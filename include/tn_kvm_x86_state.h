@@ -990,6 +990,10 @@ TN_API int tn_kvm_x86_vcpu_save(const struct tn_kvm_x86_host *host, const struct
         r = tn_kvm_x86_get_xcrs(vcpu, &out->xcrs);
     if (r >= 0)
         r = tn_kvm_x86_get_debugregs(vcpu, &out->debugregs);
+    /* The deadline before the APIC: where a timer's interrupt is posted at once, one that fires in
+     * between is then in both, and not in neither. */
+    if (r >= 0)
+        r = tn_kvm_x86_save_msrs_(host, vcpu, out);
     if (r >= 0)
         r = tn_kvm_x86_get_lapic(vcpu, &out->lapic);
     if (r >= 0)
@@ -1001,8 +1005,6 @@ TN_API int tn_kvm_x86_vcpu_save(const struct tn_kvm_x86_host *host, const struct
     out->tsc_khz = r < 0 ? 0 : (uint32_t)r;
     if (r >= 0)
         r = tn_kvm_x86_get_offset_(host, vcpu, out->tsc_khz, &out->tsc_offset);
-    if (r >= 0)
-        r = tn_kvm_x86_save_msrs_(host, vcpu, out);
     if (r >= 0)
         r = tn_kvm_x86_cpuid_of_(vcpu, &out->cpuid);
     if (r < 0) {

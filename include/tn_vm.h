@@ -166,7 +166,6 @@ struct tn_vm_rest {
     struct tn_kvm_vm kvm_vm;
     struct tn_vm_cpu *cpu;
     uint32_t cpus;
-    struct tn_uffd *lazy;
     struct tn_hostmem ram;
     struct tn_vm_golden *golden;
 };
@@ -296,13 +295,24 @@ TN_API void tn_vm_close(struct tn_vm *vm);
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
 
-/* Takes fd over, in any case. Returns NULL with errno; also for an fd that is -1. */
-static inline struct tn_vm_golden *tn_vm_golden_init_(int fd)
+/* One without a file yet. NULL with errno. */
+static inline struct tn_vm_golden *tn_vm_golden_new_(void)
 {
-    struct tn_vm_golden *g = fd < 0 ? NULL : (struct tn_vm_golden *)calloc(1, sizeof(*g));
+    struct tn_vm_golden *g = (struct tn_vm_golden *)calloc(1, sizeof(*g));
 
     if (g) {
         g->refs = 1;
+        g->fd = -1;
+    }
+    return g;
+}
+
+/* Takes fd over, in any case. Returns NULL with errno; also for an fd that is -1. */
+static inline struct tn_vm_golden *tn_vm_golden_init_(int fd)
+{
+    struct tn_vm_golden *g = fd < 0 ? NULL : tn_vm_golden_new_();
+
+    if (g) {
         g->fd = fd;
     } else if (fd >= 0) {
         close(fd);
@@ -321,7 +331,8 @@ static inline struct tn_vm_golden *tn_vm_golden_get_(struct tn_vm_golden *g)
 static inline void tn_vm_golden_put_(struct tn_vm_golden *g)
 {
     if (g && __atomic_sub_fetch(&g->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-        close(g->fd);
+        if (g->fd >= 0)
+            close(g->fd);
         free(g);
     }
 }
@@ -842,11 +853,13 @@ static inline void tn_vm_close_front_(struct tn_vm *vm, struct tn_vm_rest *rest)
     tn_vm_devices_close(&vm->devices);
     tn_vm_x86_close(&vm->board);
     tn_loop_event_close(&vm->ended);
+    if (vm->lazy) /* it reads the image, which may be closed after this */
+        tn_uffd_close(vm->lazy);
+    free(vm->lazy);
     rest->next = NULL;
     rest->kvm_vm = vm->kvm_vm;
     rest->cpu = vm->cpu;
     rest->cpus = vm->cpus;
-    rest->lazy = vm->lazy;
     rest->ram = vm->ram;
     rest->golden = vm->golden;
     for (uint32_t i = 0; i < TN_VM_X86_RAM; i++)
@@ -871,9 +884,6 @@ static inline void tn_vm_close_rest_(struct tn_vm_rest *rest)
         tn_kvm_vcpu_close(&rest->cpu[i].vcpu);
     free(rest->cpu);
     tn_kvm_vm_close(&rest->kvm_vm);
-    if (rest->lazy)
-        tn_uffd_close(rest->lazy);
-    free(rest->lazy);
     tn_hostmem_close(&rest->ram);
     tn_vm_golden_put_(rest->golden);
 }

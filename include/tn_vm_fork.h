@@ -54,10 +54,11 @@
  *
  * THREADS
  *   As tn_vm_init. Several threads may make clones of one image, each on a loop of its own.
- *   struct tn_vm_reaper has a thread that closes what takes the kernel milliseconds to close.
+ *   struct tn_vm_reaper has threads that close what takes the kernel milliseconds to close.
  *
  * CONFIG
- *   none.
+ *   TN_VM_REAPER_THREADS: threads of a reaper. The kernel waits for grace periods while it closes a
+ *   VM, and those that wait at the same time share them.
  *
  * LIMITS
  *   Time: a clone's clocks go on as if it had run since the save, so that its wall clock is right;
@@ -198,16 +199,24 @@ TN_API int tn_vm_adopt(struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg);
  */
 TN_API int tn_vm_reset(struct tn_vm *vm);
 
-/* A thread that closes what the kernel takes long to close. */
+#ifndef TN_VM_REAPER_THREADS
+#define TN_VM_REAPER_THREADS 8 /* 1 or more */
+#endif
+
+/* Threads that close what the kernel takes long to close. */
 struct tn_vm_reaper {
-    pthread_t thread;
+    pthread_t thread[TN_VM_REAPER_THREADS];
+    uint32_t threads;           /* that there are; 0: closed */
     pthread_mutex_t queue_lock; /* guards what follows */
     pthread_cond_t queue_cond;
     struct tn_vm_rest *first;
     bool stop;
-    bool open;
 };
 
+/*
+ * Starts the threads. Returns 0 also when the host refuses some of them, but not all: TN_ESYS, and
+ * *reaper is closed.
+ */
 TN_API int tn_vm_reaper_init(struct tn_vm_reaper *reaper);
 
 /*
@@ -393,6 +402,19 @@ static inline int tn_vm_clone_disks_(struct tn_vm_disk_cfg disk[TN_VM_MAX_DISKS]
     return r;
 }
 
+/* Removes the overlays that were made for the first n disks. errno is kept. */
+static inline void tn_vm_clone_unlink_(const struct tn_vm_image *image,
+                                       const struct tn_vm_clone_cfg *cfg, uint32_t n)
+{
+    int saved = errno;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (image->state.disk[i].record.overlaid && !image->state.disk[i].record.read_only)
+            (void)unlink(cfg->disk[i].overlay);
+    }
+    errno = saved;
+}
+
 /* Devices for the clone, with its own disks and consoles. */
 static inline int tn_vm_clone_devices_(struct tn_vm *vm, const struct tn_vm_image *image,
                                        const struct tn_vm_clone_cfg *from)
@@ -424,10 +446,8 @@ static inline int tn_vm_clone_devices_(struct tn_vm *vm, const struct tn_vm_imag
         vm->devices.refused = made + 1;
     else
         r = tn_vm_devices_(vm, &cfg, vm->ended.loop);
-    for (uint32_t i = 0; r < 0 && i < made; i++) {
-        if (disk[i].overlay && !disk[i].read_only)
-            unlink(disk[i].overlay);
-    }
+    if (r < 0)
+        tn_vm_clone_unlink_(image, from, made);
     return r;
 }
 
@@ -482,20 +502,41 @@ static inline int tn_vm_clone_begin_(struct tn_vm *vm, struct tn_kvm *kvm, struc
     return r;
 }
 
+/* Goes on with what the devices have to do; also with what a transmitter holds, and input. */
+static inline void tn_vm_clone_wake_(struct tn_vm *vm)
+{
+    struct tn_vm_hvc *hvc = &vm->devices.hvc;
+
+    tn_vm_devices_wake(&vm->devices);
+    if (vm->board.console.loop) {
+        pthread_mutex_lock(&vm->board.device_lock);
+        tn_vm_console_again(&vm->board.console);
+        pthread_mutex_unlock(&vm->board.device_lock);
+    }
+    if (hvc->slot.v) {
+        pthread_mutex_lock(&hvc->slot.lock);
+        tn_vm_console_again(&hvc->console);
+        pthread_mutex_unlock(&hvc->slot.lock);
+    }
+}
+
 /* The rest. more: it is one more machine, not the one that was saved. */
 static inline int tn_vm_clone_end_(struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg, bool more)
 {
     int r = tn_vm_clone_devices_(vm, vm->image, cfg);
 
-    vm->stopped_clock = cfg->stopped;
-    if (r >= 0)
-        r = tn_vm_state_restore(vm, vm->from,
-                                cfg->stopped ? TN_KVM_X86_TIME_STOPPED : TN_KVM_X86_TIME_REAL);
-    if (r >= 0 && more)
-        r = tn_vm_x86_new_id(&vm->board, &vm->mem);
     if (r < 0)
         return r;
-    tn_vm_devices_wake(&vm->devices);
+    vm->stopped_clock = cfg->stopped;
+    r = tn_vm_state_restore(vm, vm->from,
+                            cfg->stopped ? TN_KVM_X86_TIME_STOPPED : TN_KVM_X86_TIME_REAL);
+    if (r >= 0 && more)
+        r = tn_vm_x86_new_id(&vm->board, &vm->mem);
+    if (r < 0) {
+        tn_vm_clone_unlink_(vm->image, cfg, vm->from->disks);
+        return r;
+    }
+    tn_vm_clone_wake_(vm);
     if (cfg->cols || cfg->rows)
         tn_vm_resize(vm, cfg->cols, cfg->rows);
     return TN_OK;
@@ -599,6 +640,23 @@ static inline int tn_vm_reset_disk_(struct tn_vm *vm, struct tn_vm_disk *disk, i
     return r < 0 ? r : tn_vm_disk_watch_all_(disk, loop);
 }
 
+/* The next diff is of the image again, and what was written before counts no more. */
+static inline int tn_vm_reset_base_(struct tn_vm *vm)
+{
+    int r;
+
+    tn_vm_base_close_(vm->base);
+    vm->base = NULL;
+    if (!vm->dirty[0] || !vm->image->dir)
+        return TN_OK;
+    r = tn_vm_clone_base_(vm, vm->image);
+    if (r >= 0)
+        r = tn_vm_pages_dirty_(vm, vm->base->set);
+    if (r >= 0)
+        memset(vm->base->set, 0, (vm->ram.size / TN_VM_IMAGE_PAGE / 64 + 1) * sizeof(uint64_t));
+    return r;
+}
+
 TN_API int tn_vm_reset(struct tn_vm *vm)
 {
     uint32_t state = tn_vm_state_read(vm);
@@ -616,6 +674,8 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
         r = tn_hostmem_discard(&vm->ram, 0, vm->ram.size);
     if (r >= 0)
         r = tn_vm_clone_pages_(vm, vm->image);
+    if (r >= 0)
+        r = tn_vm_reset_base_(vm);
     for (uint32_t i = 0; r >= 0 && i < vm->devices.disks; i++)
         r = tn_vm_reset_disk_(vm, &vm->devices.disk[i], vm->image->overlay[i]);
     pthread_mutex_lock(&vm->state_lock);
@@ -630,7 +690,7 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
     if (r >= 0)
         r = tn_vm_x86_new_id(&vm->board, &vm->mem);
     if (r >= 0)
-        tn_vm_devices_wake(&vm->devices);
+        tn_vm_clone_wake_(vm);
     return r;
 }
 
@@ -661,25 +721,31 @@ static inline void *tn_vm_reaper_main_(void *arg)
 TN_API int tn_vm_reaper_init(struct tn_vm_reaper *reaper)
 {
     sigset_t all, old;
-    int error;
+    int error = 0;
 
     memset(reaper, 0, sizeof(*reaper));
     pthread_mutex_init(&reaper->queue_lock, NULL);
     pthread_cond_init(&reaper->queue_cond, NULL);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    error = pthread_create(&reaper->thread, NULL, tn_vm_reaper_main_, reaper);
+    while (!error && reaper->threads < TN_VM_REAPER_THREADS) {
+        error = pthread_create(&reaper->thread[reaper->threads], NULL, tn_vm_reaper_main_, reaper);
+        reaper->threads += !error;
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    reaper->open = !error;
+    if (reaper->threads > 0)
+        return TN_OK;
+    pthread_cond_destroy(&reaper->queue_cond);
+    pthread_mutex_destroy(&reaper->queue_lock);
     errno = error;
-    return error ? TN_ESYS : TN_OK;
+    return TN_ESYS;
 }
 
 TN_API void tn_vm_close_to(struct tn_vm *vm, struct tn_vm_reaper *reaper)
 {
     struct tn_vm_rest *rest = (struct tn_vm_rest *)calloc(1, sizeof(*rest));
 
-    if (!rest || !vm->open || !reaper->open) {
+    if (!rest || !vm->open || reaper->threads == 0) {
         free(rest);
         tn_vm_close(vm);
         return;
@@ -694,16 +760,16 @@ TN_API void tn_vm_close_to(struct tn_vm *vm, struct tn_vm_reaper *reaper)
 
 TN_API void tn_vm_reaper_close(struct tn_vm_reaper *reaper)
 {
-    if (!reaper->open)
+    if (reaper->threads == 0)
         return;
     pthread_mutex_lock(&reaper->queue_lock);
     reaper->stop = true;
-    pthread_cond_signal(&reaper->queue_cond);
+    pthread_cond_broadcast(&reaper->queue_cond);
     pthread_mutex_unlock(&reaper->queue_lock);
-    pthread_join(reaper->thread, NULL);
+    while (reaper->threads > 0)
+        pthread_join(reaper->thread[--reaper->threads], NULL);
     pthread_cond_destroy(&reaper->queue_cond);
     pthread_mutex_destroy(&reaper->queue_lock);
-    reaper->open = false;
 }
 
 #endif /* TN_DECL_ONLY */

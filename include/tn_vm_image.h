@@ -97,6 +97,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 }
 #endif /* TN_COMMON */
 /* clang-format on */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -218,7 +219,7 @@ TN_API int tn_vm_image_read(const struct tn_vm_image *image, uint64_t off, uint8
                             size_t len);
 
 /*
- * Closes what it has; nothing on a closed one.
+ * Closes what it has; nothing on a closed one, or on a zeroed struct.
  */
 TN_API void tn_vm_image_close(struct tn_vm_image *image);
 
@@ -280,17 +281,27 @@ static inline int tn_vm_data_(int fd, uint64_t *at, uint64_t *end, uint64_t limi
     return 1;
 }
 
+/* Whether there is nothing but a hole; where it ends is not asked, which may take long to tell. */
+static inline bool tn_vm_hole_(int fd, uint64_t at, uint64_t len)
+{
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+
+    return data < 0 ? errno == ENXIO : (uint64_t)data >= at + len;
+}
+
 /* A regular file of dir, to read; it is never one that a symbolic link points to. */
 static inline int tn_vm_openat_(int dir, const char *name, uint64_t *size)
 {
     struct stat st;
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), r, saved;
 
     if (fd < 0)
         return TN_ESYS;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+    r = fstat(fd, &st);
+    saved = r < 0 ? errno : EINVAL;
+    if (r < 0 || !S_ISREG(st.st_mode)) {
         close(fd);
-        errno = EINVAL;
+        errno = saved;
         return TN_ESYS;
     }
     *size = (uint64_t)st.st_size;
@@ -604,12 +615,11 @@ static inline int tn_vm_chunk_check_(struct tn_vm_chunks_ *c, struct tn_sha256 *
 {
     const struct tn_vm_image *image = c->image;
     const uint8_t *digest = image->memory.digests + i * TN_SHA256_LEN;
-    uint64_t at = i * TN_VM_IMAGE_CHUNK, end;
     uint8_t found[TN_SHA256_LEN];
     int r;
 
     if (image->layers == 1 && len == TN_VM_IMAGE_CHUNK &&
-        !tn_vm_data_(image->layer[0].file->fd, &at, &end, at + len)) {
+        tn_vm_hole_(image->layer[0].file->fd, i * TN_VM_IMAGE_CHUNK, len)) {
         memcpy(found, c->zeroes, sizeof(found));
     } else {
         r = tn_vm_image_read(image, i * TN_VM_IMAGE_CHUNK, buf, len);
@@ -724,31 +734,34 @@ static inline int tn_vm_take_own_(struct tn_vm_image *image, struct tn_vm *vm)
     }
     if (r >= 0)
         r = tn_vm_take_pages_(&image->layer[1], vm, set);
-    image->layers = r >= 0 ? 2 : image->layers;
+    image->layers = 2; /* those that are not there are closed */
     free(set);
     return r;
 }
 
 static inline int tn_vm_take_memory_(struct tn_vm_image *image, struct tn_vm *vm)
 {
+    struct tn_vm_golden *file;
     struct tn_hostmem golden;
     int r;
 
     if (vm->ram.how != TN_HOSTMEM_SHARED)
         return tn_vm_take_own_(image, vm);
+    /* Before the memory is parted: then no error can lose the machine's own file any more. */
+    file = tn_vm_golden_new_();
+    r = tn_vm_layer_init_(&image->layer[0], file, 1);
+    if (r < 0)
+        return r;
+    image->layers = 1;
+    image->layer[0].run[0].count = vm->ram.size / TN_VM_IMAGE_PAGE;
     r = tn_hostmem_part(&vm->ram, &golden);
     if (r < 0)
         return r;
-    /* From here on the machine's own file is the image's; it must not be lost to an error. */
-    vm->golden = tn_vm_golden_init_(golden.fd);
+    file->fd = golden.fd;
     golden.fd = -1;
     tn_hostmem_close(&golden);
-    r = tn_vm_layer_init_(&image->layer[0], tn_vm_golden_get_(vm->golden), 1);
-    if (r >= 0) {
-        image->layers = 1;
-        image->layer[0].run[0].count = vm->ram.size / TN_VM_IMAGE_PAGE;
-    }
-    return r;
+    vm->golden = tn_vm_golden_get_(file);
+    return TN_OK;
 }
 
 static inline int tn_vm_take_disks_(struct tn_vm_image *image, struct tn_vm *vm, const char *dir)
@@ -781,6 +794,8 @@ TN_API void tn_vm_image_close(struct tn_vm_image *image)
     struct tn_vm_fault fault = image->fault;
     int saved = errno;
 
+    if (!image->state.cpu && image->layers == 0) /* closed; also a struct that is all zero */
+        return;
     tn_vm_state_close(&image->state);
     for (uint32_t i = 0; i < image->layers; i++)
         tn_vm_layer_close_(&image->layer[i]);
@@ -819,6 +834,7 @@ struct tn_vm_writing_ {
     struct tn_vm *vm;
     const struct tn_vm_snapshot_cfg *cfg;
     int dir;
+    char *path; /* where that is, from the root on */
     struct tn_vm_state state;
     uint64_t *set;    /* pages: that may not be zero; of a diff those that have changed */
     uint8_t *digests; /* of all memory's chunks */
@@ -835,11 +851,30 @@ static inline int tn_vm_sync_(const struct tn_vm_writing_ *w, int fd)
     return w->cfg->sync && fsync(fd) < 0 ? TN_ESYS : TN_OK;
 }
 
+/* TN_EEXIST: there is something in a directory, whatever it is. */
+static inline int tn_vm_empty_(int dir)
+{
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = TN_OK;
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *e;
+
+    if (!list) {
+        if (fd >= 0)
+            close(fd);
+        return TN_ESYS;
+    }
+    while (r >= 0 && (e = readdir(list))) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            r = TN_EEXIST;
+    }
+    closedir(list);
+    return r;
+}
+
 /* The directory, which is new or empty. */
 static inline int tn_vm_write_dir_(struct tn_vm_writing_ *w)
 {
-    struct stat st;
-    int at;
+    int r;
 
     if (!w->cfg->dir || !*w->cfg->dir)
         return TN_EINVAL;
@@ -848,12 +883,11 @@ static inline int tn_vm_write_dir_(struct tn_vm_writing_ *w)
     w->dir = open(w->cfg->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (w->dir < 0)
         return TN_ESYS;
-    at = fstatat(w->dir, "state", &st, AT_SYMLINK_NOFOLLOW);
-    if (at < 0 && errno == ENOENT)
-        at = fstatat(w->dir, "memory", &st, AT_SYMLINK_NOFOLLOW);
-    if (at == 0)
-        return TN_EEXIST;
-    return errno == ENOENT ? TN_OK : TN_ESYS;
+    r = tn_vm_empty_(w->dir);
+    if (r < 0)
+        return r;
+    w->path = realpath(w->cfg->dir, NULL);
+    return w->path ? TN_OK : TN_ESYS;
 }
 
 static inline int tn_vm_write_memory_(struct tn_vm_writing_ *w)
@@ -1000,16 +1034,14 @@ static inline int tn_vm_write_state_(struct tn_vm_writing_ *w)
 static inline void tn_vm_write_base_(struct tn_vm_writing_ *w)
 {
     struct tn_vm_base *base = w->vm->base;
-    char *dir = realpath(w->cfg->dir, NULL);
 
-    if (!base || !dir) {
-        free(dir);
+    if (!base)
         return;
-    }
     free(base->dir);
     free(base->digests);
-    base->dir = dir;
+    base->dir = w->path;
     base->digests = w->digests;
+    w->path = NULL;
     w->digests = NULL;
     memcpy(base->id, w->id, sizeof(base->id));
     memset(base->set, 0, w->vm->ram.size / TN_VM_IMAGE_PAGE / 64 * 8 + 8);
@@ -1088,6 +1120,7 @@ TN_API int tn_vm_snapshot(struct tn_vm *vm, const struct tn_vm_snapshot_cfg *cfg
     tn_vm_devices_wake(&vm->devices);
     if (w.dir >= 0)
         close(w.dir);
+    free(w.path);
     free(w.set);
     free(w.digests);
     tn_vm_state_close(&w.state);
@@ -1186,7 +1219,7 @@ static inline int tn_vm_read_diff_(struct tn_vm_layer *l, struct tn_snap_section
 static inline int tn_vm_read_layer_(struct tn_vm_image *image, struct tn_vm_layer *l,
                                     struct tn_vm_reading_ *in, char parent[PATH_MAX])
 {
-    static const uint8_t none[TN_SNAP_ID];
+    static const uint8_t none[TN_SNAP_ID] = {0};
     uint64_t pages = in->snap.memory.len / TN_VM_IMAGE_PAGE, have = pages, size = 0;
     bool diff = memcmp(in->snap.memory.parent, none, sizeof(none)) != 0;
     struct tn_snap_section s;
@@ -1315,12 +1348,12 @@ static inline int tn_vm_read_all_(struct tn_vm_image *image, struct tn_vm_readin
     image->memory.digests = NULL;
     memcpy(image->id, in->snap.id, sizeof(image->id));
     chunks = tn_snap_chunks(&image->memory);
-    digests = (uint8_t *)malloc(chunks * TN_SHA256_LEN);
     image->dir = realpath(cfg->dir, NULL);
-    if (!digests || !image->dir) {
-        free(digests);
+    if (!image->dir)
         return TN_ESYS;
-    }
+    digests = (uint8_t *)malloc(chunks * TN_SHA256_LEN);
+    if (!digests)
+        return TN_ESYS;
     memcpy(digests, in->snap.memory.digests, chunks * TN_SHA256_LEN);
     image->memory.digests = digests;
     return TN_OK;

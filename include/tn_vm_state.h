@@ -163,22 +163,26 @@ TN_API void tn_vm_state_close(struct tn_vm_state *s);
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
 
-/* Room for so many CPUs, with xsave bytes each, and disks. */
+/* Room for so many CPUs, with xsave bytes for all of them, and disks. */
 static inline int tn_vm_state_alloc_(struct tn_vm_state *s, uint32_t cpus, uint32_t disks,
                                      size_t xsave)
 {
     s->cpu = (struct tn_kvm_x86_vcpu_state *)calloc(cpus, sizeof(*s->cpu));
     s->disk = (struct tn_vm_disk_saved *)calloc(disks ? disks : 1, sizeof(*s->disk));
-    s->xsave = (uint8_t *)calloc(cpus, xsave);
+    s->xsave = (uint8_t *)calloc(1, xsave ? xsave : 1);
     if (!s->cpu || !s->disk || !s->xsave)
         return TN_ESYS;
     s->disks = disks;
     s->machine.cpus = cpus;
-    for (uint32_t i = 0; i < cpus; i++) {
-        s->cpu[i].xsave = s->xsave + i * xsave;
-        s->cpu[i].xsave_cap = xsave;
-    }
     return TN_OK;
+}
+
+/* Gives CPU i the bytes [at, at + len) for its extended state; returns where the next one's are. */
+static inline size_t tn_vm_state_give_(struct tn_vm_state *s, uint32_t i, size_t at, size_t len)
+{
+    s->cpu[i].xsave = s->xsave + at;
+    s->cpu[i].xsave_cap = len;
+    return at + len;
 }
 
 TN_API void tn_vm_state_close(struct tn_vm_state *s)
@@ -259,6 +263,7 @@ static inline void tn_vm_state_save_machine_(struct tn_vm_machine_record *m, con
 TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
 {
     uint32_t state = tn_vm_state_read(vm);
+    size_t at = 0;
     int r;
 
     memset(s, 0, sizeof(*s));
@@ -268,7 +273,9 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
         s->host = vm->from->host;
     else if ((r = tn_kvm_x86_host_init(vm->kvm, &s->host)) < 0)
         return r;
-    r = tn_vm_state_alloc_(s, vm->cpus, vm->devices.disks, s->host.xsave_size);
+    r = tn_vm_state_alloc_(s, vm->cpus, vm->devices.disks, vm->cpus * (size_t)s->host.xsave_size);
+    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
+        at = tn_vm_state_give_(s, i, at, s->host.xsave_size);
     if (r >= 0) {
         tn_vm_state_save_machine_(&s->machine, vm);
         tn_vm_state_save_devices_(s, vm);
@@ -351,6 +358,19 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
     return r;
 }
 
+/* Whether a vCPU's guest has KVM's clock, and so may be told that it was stopped. */
+static inline bool tn_vm_state_kvmclock_(const struct tn_kvm_x86_vcpu_state *s)
+{
+    bool on = false;
+
+    for (uint32_t i = 0; i < s->msr_count && i < TN_KVM_X86_STATE_MSRS; i++) {
+        if (s->msr[i].index == TN_KVM_X86_MSR_KVMCLOCK ||
+            s->msr[i].index == TN_KVM_X86_MSR_OLD_KVMCLOCK)
+            on = on || (s->msr[i].data & 1);
+    }
+    return on;
+}
+
 TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
                                enum tn_kvm_x86_time_mode mode)
 {
@@ -371,7 +391,7 @@ TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
     for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++) {
         r = tn_kvm_x86_vcpu_restore(&s->host, &vm->cpu[i].vcpu, &s->cpu[i], shift, flags,
                                     &vm->refused);
-        if (r >= 0)
+        if (r >= 0 && tn_vm_state_kvmclock_(&s->cpu[i]))
             r = tn_kvm_x86_vcpu_was_paused(&vm->cpu[i].vcpu);
     }
     return r < 0 ? r : tn_kvm_x86_vm_restore(&vm->kvm_vm, &s->chips);
@@ -381,10 +401,11 @@ TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
 
 TN_API size_t tn_vm_state_size(const struct tn_vm_state *s)
 {
-    size_t cpus = s->machine.cpus, xsave = cpus ? s->cpu[0].xsave_cap : 0;
+    size_t len = (64u << 10) + s->disks * (sizeof(*s->disk) + 1024);
 
-    return (64u << 10) + cpus * (sizeof(*s->cpu) + xsave + 1024) +
-           s->disks * (sizeof(*s->disk) + 1024);
+    for (uint32_t i = 0; i < s->machine.cpus; i++)
+        len += sizeof(*s->cpu) + s->cpu[i].xsave_cap + 1024;
+    return len;
 }
 
 TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer *w)
@@ -434,7 +455,7 @@ static inline int tn_vm_state_parse_machine_(struct tn_vm_state *s, const struct
     struct tn_vm_machine_record m;
     uint32_t disks = tn_vm_state_count_(snap, TN_VM_SEC_DISK);
     struct tn_snap_section section;
-    size_t xsave = 0;
+    size_t xsave = 0, at = 0;
     int r = tn_vm_get_machine(snap, 0, &m);
 
     if (r < 0)
@@ -443,12 +464,18 @@ static inline int tn_vm_state_parse_machine_(struct tn_vm_state *s, const struct
         m.asked > TN_VM_ERROR || m.memory > SIZE_MAX / 2 || tn_vm_x86_ram(m.memory, ram) < 0 ||
         (m.genid_gpa != 0 && m.genid_gpa != TN_VM_X86_GENID_GPA))
         return TN_ERANGE;
+    /* A CPU that the file has is worth what is allocated for it. */
     for (uint32_t i = 0; i < m.cpus; i++) {
-        if (!tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section))
+        if (!tn_snap_find(snap, TN_VM_SEC_VCPU_LAPIC, i, &section) || section.len < 1024 ||
+            !tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section))
             return TN_ESTATE;
-        xsave = section.len > xsave ? section.len : xsave;
+        xsave += section.len;
     }
-    r = tn_vm_state_alloc_(s, m.cpus, disks, xsave ? xsave : 1);
+    r = tn_vm_state_alloc_(s, m.cpus, disks, xsave);
+    for (uint32_t i = 0; r >= 0 && i < m.cpus; i++) {
+        (void)tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section);
+        at = tn_vm_state_give_(s, i, at, section.len);
+    }
     s->machine = m;
     return r;
 }

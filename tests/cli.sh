@@ -5,6 +5,7 @@ set -u
 BUILD=${BUILD:-build}
 microvm=$PWD/$BUILD/bin/microvm
 hello=$PWD/$BUILD/bin/hello
+snapinfo=$PWD/$BUILD/bin/snapinfo
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 n=0
@@ -88,6 +89,45 @@ refuses "a command line that cannot take root=" 2 'cmdline' --kernel x --rootfs 
 refuses "ring how" 2 'split or packed' --kernel x --ring round
 refuses "ring item" 2 'no-indirect or no-event-idx' --kernel x --ring packed,indirect
 refuses "boot how" 2 'auto, linux64 or pvh' --kernel x --boot grub
+
+for option in kernel initrd cmdline memory cpus boot disk rootfs ring; do
+    value=1
+    [ $option != memory ] || value=16M
+    [ $option != boot ] || value=pvh
+    [ $option != ring ] || value=split
+    refuses "restore with $option" 2 "\-\-$option with --restore" --restore x --$option $value
+done
+for option in hugepages virtio-console rng; do
+    refuses "restore with $option" 2 "\-\-$option with --restore" --restore x --$option
+done
+for option in --same --lazy "--overlays x" "--forks 2"; do
+    # shellcheck disable=SC2086
+    refuses "${option% *} without restore" 2 "^microvm: ${option% *} without" --kernel x $option
+done
+for forks in 0 10001 -1 two ''; do
+    refuses "forks '$forks'" 2 '1 to 10000' --restore x --forks "$forks"
+done
+refuses "forks of the same machine" 2 'same with --forks' --restore x --forks 2 --same
+refuses "forks and a snapshot" 2 'snapshot with --forks' --restore x --forks 2 --snapshot y
+refuses "snapshot-when without snapshot" 2 'when without --snapshot' --kernel x --snapshot-when y
+refuses "snapshot-when without a console" 2 'when with --console none' --kernel x --snapshot y \
+    --snapshot-when z --console none
+refuses "snapshot-when without a text" 2 '1 to 256 bytes' --kernel x --snapshot y --snapshot-when ''
+refuses "snapshot-when 257 bytes" 2 '1 to 256 bytes' --kernel x --snapshot y \
+    --snapshot-when "$(printf '%0257d' 0)"
+refuses "a diff of nothing" 2 'snapshot diff: .*after --restore' --kernel x --snapshot y,diff \
+    --snapshot-when z
+refuses "snapshot item" 2 'diff or sync' --kernel x --snapshot y,compress
+refuses "snapshot without a name" 2 'the name of a directory' --kernel x --snapshot ,diff
+refuses "restore without a name" 2 'the name of a directory' --restore ''
+refuses "a key for nothing" 2 'key .*: it is for' --kernel x --key y
+refuses "no such key" 4 'nowhere: No such file' --restore x --key "$dir/nowhere"
+refuses "a key of 0 bytes" 4 'empty: it has 0 bytes' --restore x --key "$dir/empty"
+refuses "a key of 40 MB" 4 'initrd: it has 40000000 bytes' --restore x --key "$dir/initrd"
+refuses "a snapshot over something" 4 'snapshot .*: .*not empty' --kernel "$elf" --snapshot "$dir"
+refuses "a snapshot in a place that is not there" 4 'none/there: No such file' --kernel "$elf" \
+    --snapshot "$dir/none/there"
+refuses "a snapshot that is a file" 4 'text: Not a directory' --kernel "$elf" --snapshot "$dir/text"
 
 for option in --help --version; do
     if "$microvm" $option >"$dir/out" 2>"$dir/err" && [ -s "$dir/out" ] && [ ! -s "$dir/err" ]; then
@@ -185,14 +225,15 @@ to_file() {
 to_pty() {
     "$microvm" --kernel "$guest" --cmdline echo --console pty 2>"$dir/err" </dev/null &
     local pid=$! pty
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
+    for _ in $(seq 50); do
         pty=$(sed -n 's/.*the console is //p' "$dir/err")
         [ -z "$pty" ] || break
         sleep 0.2
     done
     exec 8<>"$pty"
-    printf 'hello pty!q' >&8
+    printf 'hello pty!' >&8
     timeout 5 head -c 15 <&8 >"$dir/out"
+    printf q >&8 # the end of the machine takes away what nobody has read
     wait $pid && grep -q 'hello pty!' "$dir/out"
 }
 
@@ -259,11 +300,355 @@ guest_cases() {
     done
 }
 
+# ---- snapshots ----
+
+# lines N FILE: waits up to 10 s for a file to have so many.
+lines() {
+    for _ in $(seq 200); do
+        [ "$(wc -l <"$2")" -lt "$1" ] || return 0
+        sleep 0.05
+    done
+    return 1
+}
+
+# save DIR TEXT GUEST WORDS [OPTION...]: runs the guest until it has said TEXT; then DIR is there.
+save() {
+    local to=$1 text=$2 name=$3 words=$4
+    shift 4
+    timeout 20 "$microvm" --kernel "$guests/$name.elf" --memory 16M --cmdline "$words" \
+        --snapshot "$to" --snapshot-when "$text" "$@" </dev/null >"$dir/out" 2>"$dir/err"
+}
+
+# on INPUT DIR [OPTION...]: goes on from DIR; what it says is in out.
+on() {
+    local input=$1
+    shift
+    printf '%b' "$input" | timeout 20 "$microvm" --restore "$@" >"$dir/out" 2>"$dir/err"
+}
+
+# A machine that counts is saved and restored in the midst of a number: none is missing, none twice.
+counts_on() {
+    local from="--kernel $guests/machine.elf --memory 16M --cmdline count" how='' i last
+    : >"$dir/all"
+    for i in 1 2 3; do
+        # shellcheck disable=SC2086
+        timeout 20 "$microvm" $from --snapshot "$dir/count$i$how" \
+            --snapshot-when "${i}a"$'\n'000000 </dev/null >>"$dir/all" 2>"$dir/err" || return
+        grep -qE "^microvm: snapshot in $dir/count$i.*: [0-9.]+ MiB, [0-9.]+ ms$" "$dir/err" &&
+            [ "$(wc -l <"$dir/err")" = 1 ] || return
+        from="--restore $dir/count$i" how=,diff,sync
+    done
+    last=$(wc -l <"$dir/all")
+    [ "$last" -gt 50 ] || return
+    { echo count; seq 0 "$last" | xargs printf '%016x\n'; } >"$dir/want"
+    cmp -n "$(stat -c %s "$dir/all")" "$dir/want" "$dir/all"
+}
+
+# The output of a machine with four CPUs, timers and interrupts is the same, saved or not.
+streams_on() {
+    timeout 20 "$microvm" --kernel "$guests/clone.elf" --memory 16M --cpus 4 \
+        --cmdline "stream 4 100" </dev/null >"$dir/whole" || return
+    save "$dir/stream" "00002a 2" clone "stream 4 100" --cpus 4 || return
+    mv "$dir/out" "$dir/begin"
+    on '' "$dir/stream" || return
+    cat "$dir/begin" "$dir/out" | cmp - "$dir/whole"
+}
+
+never_said() {
+    save "$dir/never" nothing machine off
+    [ $? = 14 ] && [ ! -e "$dir/never" ] && grep -q 'no snapshot: ' "$dir/err"
+}
+
+# by_signal DIR[,diff] WORDS INPUT...: after the answer to each input, a line, there is a snapshot.
+by_signal() {
+    local to=$1 words=$2 input n=0 pid
+    shift 2
+    rm -f "$dir/fifo"
+    mkfifo "$dir/fifo"
+    "$microvm" --kernel "$guests/clone.elf" --memory 16M --cmdline "$words" --snapshot "$to" \
+        <"$dir/fifo" >"$dir/out" 2>"$dir/err" &
+    pid=$!
+    exec 7>"$dir/fifo"
+    lines 1 "$dir/out"
+    for input; do
+        n=$((n + 1))
+        printf '%b' "$input" >&7
+        lines $((n + 1)) "$dir/out" && kill -USR1 $pid && lines $n "$dir/err" || break
+    done
+    printf q >&7
+    exec 7>&-
+    wait $pid && [ "$(grep -c '^microvm: snapshot in ' "$dir/err")" = $# ]
+}
+
+two_signals_two_snapshots() {
+    by_signal "$dir/sig" echo 'one\n' 'two\n' || return
+    on 'x\nq' "$dir/sig" && grep -qx '2: x' "$dir/out" || return
+    on 'x\nq' "$dir/sig.1" && grep -qx '3: x' "$dir/out" && [ ! -e "$dir/sig.2" ]
+}
+
+# Each of a chain of diffs has the memory of its moment: the guest says its checksum.
+diff_chain() {
+    local i n=1
+    for i in "" .1 .2; do
+        n=$((n + 1))
+        on zq "$dir/diff$i" "$@" || return
+        grep "^z $(sed -n ${n}p "$dir/sums" | cut -d' ' -f3) " "$dir/out" || return
+    done
+}
+
+diffs_by_signal() {
+    by_signal "$dir/diff,diff" "dirty 8" a b c || return
+    cp "$dir/out" "$dir/sums"
+    diff_chain && [ "$(stat -c %s "$dir/diff.2/memory")" -lt 1000000 ]
+}
+
+# A snapshot that fails is a line, and so is a signal when there is none to be taken.
+signal_in_vain() {
+    local pid n=0
+    for option in "" "--snapshot $dir/vain"; do
+        rm -rf "$dir/fifo" "$dir/vain"
+        mkfifo "$dir/fifo"
+        # shellcheck disable=SC2086
+        "$microvm" --kernel "$guests/clone.elf" --memory 16M --cmdline echo $option \
+            <"$dir/fifo" >"$dir/out" 2>"$dir/err" &
+        pid=$!
+        exec 7>"$dir/fifo"
+        lines 1 "$dir/out"
+        mkdir -p "$dir/vain/state"
+        kill -USR1 $pid
+        lines 1 "$dir/err"
+        printf 'on\nq' >&7
+        exec 7>&-
+        wait $pid && grep -qx '1: on' "$dir/out" && [ "$(wc -l <"$dir/err")" = 1 ] &&
+            grep -qE 'SIGUSR1: without --snapshot|no snapshot in .*not empty' "$dir/err" &&
+            n=$((n + 1))
+    done
+    [ $n = 2 ]
+}
+
+clones_answer() {
+    local k
+    on 'hello\nq' "$dir/echo" --forks 8 "$@" || return
+    [ "$(wc -l <"$dir/out")" = 8 ] && [ "$(wc -l <"$dir/err")" = 9 ] || return
+    for k in 0 1 2 3 4 5 6 7; do
+        grep -qxF "[$k] 1: hello" "$dir/out" || return
+        grep -qE "^microvm: clone $k: first output after [0-9]+ us$" "$dir/err" || return
+    done
+    tail -n 1 "$dir/err" | grep -E \
+        '^microvm: 8 clones, first output of 8: p50 [0-9]+ us, .* us, 8 powered off$'
+}
+
+# What has no end yet is shown after a while, each on a line of its own.
+clones_half_lines() {
+    save "$dir/half" echo machine echo || return
+    { printf abc; sleep 0.4; printf d; sleep 0.4; printf q; } |
+        timeout 20 "$microvm" --restore "$dir/half" --forks 2 >"$dir/out" 2>"$dir/err" || return
+    printf '[0] abc\n[0] d\n[1] abc\n[1] d\n' >"$dir/want"
+    grep -v '^\[.\] $' "$dir/out" | sed -E 's/^(...) abcd$/\1 abc\n\1 d/' | sort | cmp - "$dir/want"
+}
+
+clones_to_files() {
+    on '' "$dir/stream" --forks 2 --console "file:$dir/con" || return
+    for k in 0 1; do
+        cat "$dir/begin" "$dir/con.$k" | cmp - "$dir/whole" || return
+    done
+    [ ! -s "$dir/out" ] && [ ! -e "$dir/con" ]
+}
+
+clones_on_ptys() {
+    local pid k pty
+    "$microvm" --restore "$dir/echo" --forks 2 --console pty </dev/null >"$dir/out" 2>"$dir/err" &
+    pid=$!
+    lines 2 "$dir/err"
+    for k in 0 1; do
+        pty=$(sed -n "s/.*clone $k: the console is //p" "$dir/err")
+        exec 8<>"$pty"
+        printf 'hello\n' >&8
+        timeout 5 head -c 8 <&8 >"$dir/out.$k"
+        printf q >&8
+        exec 8>&-
+    done
+    wait $pid && grep -qx '1: hello' "$dir/out.0" && cmp "$dir/out.0" "$dir/out.1"
+}
+
+clones_ended() {
+    local pid status
+    rm -f "$dir/fifo"
+    mkfifo "$dir/fifo"
+    exec 7<>"$dir/fifo"
+    "$microvm" --restore "$dir/echo" --forks 3 <"$dir/fifo" >"$dir/out" 2>"$dir/err" &
+    pid=$!
+    sleep 0.7
+    kill -TERM $pid
+    sleep 0.2
+    kill -INT $pid
+    wait $pid
+    status=$?
+    exec 7>&-
+    [ $status = 13 ] && grep -q '^microvm: 3 clones, 3 ended from outside$' "$dir/err"
+}
+
+# The first machine's own disk: only the very same machine may go on with it.
+same_machine() {
+    on 'x\nq' "$dir/same" --same && grep -qx '1: x' "$dir/out"
+}
+
+# What clones write to a disk is their own, and neither the disk's nor the first machine's.
+own_disks() {
+    local sum
+    head -c 1048576 /dev/zero >"$dir/disk"
+    save "$dir/disks" ..... virtio io --disk "$dir/disk,overlay=$dir/disk.cow" || return
+    sum=$(sha256sum "$dir/disk.cow" "$dir/disks"/*)
+    { sleep 0.2; printf x; } | timeout 20 "$microvm" --restore "$dir/disks" --forks 2 \
+        --overlays "$dir/clones" >"$dir/out" 2>"$dir/err" || return
+    [ "$(grep -c '^\[.\] done$' "$dir/out")" = 2 ] && [ -s "$dir/clones/disk0.clone1" ] || return
+    { sleep 0.6; printf x; } | timeout 20 "$microvm" --restore "$dir/disks" \
+        --overlays "$dir/other" >"$dir/out" 2>"$dir/err" || return
+    grep -qx done "$dir/out" || return
+    ! cmp -s "$dir/clones/disk0.clone0" "$dir/other/disk0.clone0" || return
+    ! cmp -s "$dir/clones/disk0.clone1" "$dir/disk.cow" || return
+    [ "$sum" = "$(sha256sum "$dir/disk.cow" "$dir/disks"/*)" ] && cmp -n 1048576 "$dir/disk" /dev/zero
+}
+
+# A chain: a clone with a disk is saved, and its clone goes on from there, in another directory.
+disks_chain() {
+    cd "$dir" || return
+    timeout 20 "$microvm" --restore disks --snapshot disks2 --snapshot-when ... </dev/null \
+        >out 2>err || return
+    { sleep 0.2; printf x; } | TMPDIR=$dir/tmp timeout 20 "$microvm" --restore disks2 --forks 3 \
+        >out 2>err || return
+    [ "$(grep -c '^\[.\] done$' out)" = 3 ]
+}
+
+forgotten_disks() {
+    mkdir "$dir/tmp"
+    (disks_chain) && rmdir "$dir/tmp"
+}
+
+keyed() {
+    head -c 32 /dev/urandom >"$dir/key"
+    head -c 32 /dev/urandom >"$dir/key2"
+    save "$dir/keyed" $'ready\n' clone echo --key "$dir/key" || return
+    on 'x\nq' "$dir/keyed" --key "$dir/key" && grep -qx '1: x' "$dir/out"
+}
+
+# info CODE PATTERN ARGS...: what snapinfo says of it.
+info() {
+    local code=$1 pattern=$2 status
+    shift 2
+    "$snapinfo" "$@" >"$dir/out" 2>&1
+    status=$?
+    tail -n 1 "$dir/out"
+    [ $status = "$code" ] && grep -qE "$pattern" "$dir/out"
+}
+
+# spoilt NAME PATTERN COMMAND...: what is said of a snapshot after the command in a copy of it.
+spoilt() {
+    local name=$1 pattern=$2
+    shift 2
+    rm -rf "$dir/bad"
+    cp -r --sparse=always "$dir/echo" "$dir/bad"
+    (cd "$dir/bad" && "$@")
+    refuses "$name" 4 "$pattern" --restore "$dir/bad"
+    is "$name, to snapinfo" info 1 '^snapinfo: ' "$dir/bad"
+}
+
+# another FILE OFFSET: a byte that is not what it was.
+another() {
+    printf '\125' | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+lazy_cases() {
+    on 'x\nq' "$dir/echo" --lazy
+    if grep -qE 'Operation not permitted|lacks the device' "$dir/err"; then
+        skip "lazy memory" "no userfaultfd here"
+        return
+    fi
+    is "lazy memory" grep -qx '1: x' "$dir/out"
+    is "lazy memory of a chain of diffs" diff_chain --lazy
+    is "8 clones with lazy memory" clones_answer --lazy
+    rm -rf "$dir/bad"
+    cp -r --sparse=always "$dir/echo" "$dir/bad"
+    another "$dir/bad/memory" 1048577
+    on 'x\n' "$dir/bad" --lazy
+    is "lazy memory that was changed: 4" [ $? = 4 ]
+    is "and it is said" grep -q 'memory at byte 1048576: .*digest' "$dir/err"
+}
+
+snapshot_cases() {
+    guests=$PWD/$BUILD/guests
+    is "a chain of snapshots of a machine that counts" counts_on
+    is "a snapshot of a machine with four CPUs" streams_on
+    is "a text that is never said: 14" never_said
+    is "SIGUSR1 twice: two snapshots" two_signals_two_snapshots
+    is "SIGUSR1 thrice: a chain of diffs" diffs_by_signal
+    is "SIGUSR1 in vain" signal_in_vain
+    is "saved when it is ready" save "$dir/echo" $'ready\n' clone echo
+    is "8 clones answer" clones_answer
+    is "clones' half lines" clones_half_lines
+    is "clones with a file each" clones_to_files
+    is "clones with a pty each" clones_on_ptys
+    is "two signals end all clones: 13" clones_ended
+    lazy_cases
+
+    refuses "a snapshot that is not there" 4 'nowhere/state: No such' --restore "$dir/nowhere"
+    refuses "a snapshot that is none" 4 'clones/state: No such' --restore "$dir/clones"
+    spoilt "a state with another byte" 'bad/state, at byte [0-9]+: it was changed' another state 3000
+    spoilt "a state of another format" 'bad/state: it is no snapshot' another state 0
+    spoilt "a state from the future" 'bad/state: it is of a later version' another state 8
+    spoilt "a state that is cut" 'bad/state.*: it ends too early' truncate -s -1 state
+    spoilt "a state that is too long" 'bad/state.*: .*damaged' truncate -s +1 state
+    spoilt "memory with another byte" 'bad/memory, at byte 1048576: it was changed' another memory \
+        1048577
+    spoilt "memory that is cut" 'bad/memory, at byte 8388608: it ends too early' \
+        truncate -s 8M memory
+    spoilt "memory that is too long" 'bad/memory, at byte 16777216: it is longer' \
+        truncate -s 17M memory
+    spoilt "no memory" 'bad/memory: No such file' rm memory
+    spoilt "memory that is a link" 'bad/memory: ' ln -sf ../echo/memory memory
+    mv "$dir/diff" "$dir/elsewhere"
+    refuses "no parent" 4 'diff.2/state, 2 before it .*: No such file' --restore "$dir/diff.2"
+    mv "$dir/elsewhere" "$dir/diff"
+
+    is "a signed snapshot" keyed
+    refuses "signed with another key" 4 'keyed/state: .*another key' \
+        --restore "$dir/keyed" --key "$dir/key2"
+    refuses "signed, and no key" 4 'keyed/state: .*--key FILE is needed' --restore "$dir/keyed"
+    refuses "not signed, but a key" 4 'echo/state: .*not signed' \
+        --restore "$dir/echo" --key "$dir/key"
+
+    is "saved with a disk of its own" save "$dir/same" $'ready\n' clone echo --disk "$dir/initrd"
+    refuses "a disk that clones would share" 4 'disk 0, .*/initrd, .*--same' --restore "$dir/same"
+    is "the same machine" same_machine
+    is "clones with disks of their own" own_disks
+    refuses "overlays that are there" 4 'disk0.clone0: File exists' \
+        --restore "$dir/disks" --overlays "$dir/clones"
+    refuses "the same machine, and no place for its disk" 2 'same: .*--overlays' \
+        --restore "$dir/disks" --same
+    is "a chain of clones with disks" forgotten_disks
+
+    is "snapinfo" info 0 '^snapshot holds$' "$dir/echo"
+    is "snapinfo: a chain of diffs" info 0 '^chain +3 snapshots$' "$dir/diff.2"
+    is "snapinfo: the parent's place" info 0 '^snapshot holds$' --parent "$dir/diff.1" "$dir/diff.2"
+    is "snapinfo: another parent" info 1 '1 before it' --parent "$dir/diff" "$dir/diff.2"
+    is "snapinfo: signed" info 0 'signed with the key' --key "$dir/key" "$dir/keyed"
+    is "snapinfo: signed, and no key" info 1 'keyed/state: ' "$dir/keyed"
+    is "snapinfo: a disk" info 0 '^disk 0 .* 1048576 bytes, .*/disk, overlay$' "$dir/disks"
+}
+
+is "snapinfo --help" "$snapinfo" --help
+for arg in --bogus --key ''; do
+    "$snapinfo" "$arg" >"$dir/out" 2>&1
+    is "snapinfo '$arg': 2" [ $? = 2 ]
+done
+
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
     kvm_cases
     guest_cases
+    snapshot_cases
 else
     skip "kernels, initrd, memory" "/dev/kvm is missing or may not be opened"
+    skip "snapshots and clones" "/dev/kvm is missing or may not be opened"
 fi
 
 if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then

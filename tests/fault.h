@@ -4,7 +4,8 @@
  *
  * A test includes this before the headers under test. The names of the calls, from then on, are
  * macros for functions that count, and fail the n-th call of a kind: so it needs neither the linker
- * nor the sanitizers' consent. Calls that only give back (close, munmap, free, unlink) never fail.
+ * nor the sanitizers' consent. Calls that only give back (close, munmap, free, unlink and
+ * the like) never fail.
  *
  *   fault_arm(FAULT_MMAP, 3, FAULT_FAIL);
  *   r = something();
@@ -78,12 +79,12 @@ enum fault_kind {
     FAULT_READ,
     FAULT_REALPATH,
     FAULT_RENAMEAT,
-    FAULT_RING,    /* what io_uring answers to a request */
+    FAULT_RING,    /* what io_uring answers to a flush */
     FAULT_SYSCALL, /* by number */
     FAULT_THREAD,
     FAULT_TIMERFD,
     FAULT_WRITE, /* and eventfd_write */
-    FAULT_KINDS
+    FAULT_KINDS /* none: calls are counted only */
 };
 
 enum fault_mode {
@@ -120,7 +121,7 @@ static const struct {
     [FAULT_READ] = {"read", EIO},
     [FAULT_REALPATH] = {"realpath", EACCES},
     [FAULT_RENAMEAT] = {"renameat", EXDEV},
-    [FAULT_RING] = {"a ring's request", EIO},
+    [FAULT_RING] = {"flush", EIO},
     [FAULT_SYSCALL] = {"syscall", ENOMEM},
     [FAULT_THREAD] = {"pthread_create", EAGAIN},
     [FAULT_TIMERFD] = {"timerfd_create", EMFILE},
@@ -132,8 +133,8 @@ static struct {
     uint32_t last;
     enum fault_kind kind;
     enum fault_mode mode;
-    uint64_t n;             /* which call */
-    uint64_t seen;          /* atomic: calls so far */
+    uint64_t n;                 /* which call */
+    uint64_t seen[FAULT_KINDS]; /* atomic: calls so far */
     bool hit;               /* atomic */
     unsigned long what;     /* of the call: ioctl's request, syscall's number, flags or the like */
     void *(*stranger)(void *);
@@ -154,7 +155,7 @@ static inline void fault_arm(enum fault_kind kind, uint64_t n, enum fault_mode m
     faults.kind = kind;
     faults.mode = mode;
     faults.n = n;
-    faults.seen = 0;
+    memset(faults.seen, 0, sizeof(faults.seen));
     faults.hit = false;
     faults.what = 0;
     fault_mine = ++faults.last;
@@ -174,9 +175,11 @@ static inline bool fault_now(enum fault_kind kind, unsigned long what)
     uint32_t armed = __atomic_load_n(&faults.armed, __ATOMIC_ACQUIRE);
     uint64_t n;
 
-    if (armed == 0 || armed != fault_mine || kind != faults.kind)
+    if (armed == 0 || armed != fault_mine)
         return false;
-    n = __atomic_add_fetch(&faults.seen, 1, __ATOMIC_RELAXED);
+    n = __atomic_add_fetch(&faults.seen[kind], 1, __ATOMIC_RELAXED);
+    if (kind != faults.kind)
+        return false;
     if (faults.n == 0 && faults.mode == FAULT_INTERRUPT && n % 2 == 0)
         return false;
     if (faults.n != 0 && n != faults.n)
@@ -406,7 +409,9 @@ static inline int fault_timerfd_create(int clock, int flags)
 
 static inline int fault_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
 {
-    return fault_fails(FAULT_EPOLL_CTL, (unsigned long)op) ? -1 : epoll_ctl(epoll, op, fd, event);
+    if (op != EPOLL_CTL_DEL && fault_fails(FAULT_EPOLL_CTL, (unsigned long)op))
+        return -1;
+    return epoll_ctl(epoll, op, fd, event);
 }
 
 static inline int fault_fcntl(int fd, int command, ...)
@@ -537,11 +542,11 @@ static inline ssize_t fault_getrandom(void *buf, size_t len, unsigned flags)
 }
 
 /* tn_file has a place for this one. */
-static inline int fault_result(int result)
+static inline int fault_result(bool flush, int result)
 {
-    return fault_fails(FAULT_RING, 0) ? -fault_row[FAULT_RING].error : result;
+    return flush && fault_fails(FAULT_RING, 0) ? -fault_row[FAULT_RING].error : result;
 }
-#define TN_FILE_RESULT(req, res) fault_result(res)
+#define TN_FILE_RESULT(req, res) fault_result((req)->op == TN_DISK_FLUSH, res)
 
 /* ---- what a process holds ---- */
 
@@ -563,6 +568,29 @@ static inline int fault_entries(const char *path)
     assert_non_null(d);
     while (readdir(d))
         n++;
+    closedir(d);
+    return n;
+}
+
+/* The process's threads, without those that the kernel has for a ring. */
+static inline int fault_threads(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    char path[300], name[16];
+    struct dirent *e;
+    int n = 0;
+
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        FILE *f;
+
+        snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+        f = fopen(path, "r");
+        if (!f)
+            continue;
+        n += fgets(name, sizeof(name), f) && strncmp(name, "iou-", 4) != 0;
+        fclose(f);
+    }
     closedir(d);
     return n;
 }
@@ -589,7 +617,7 @@ static inline void fault_hold(struct fault_holds *out, int epoll)
     snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", epoll);
     out->fds = fault_entries("/proc/self/fd");
     out->watched = fault_lines(path, "tfd:", "tfd:");
-    out->threads = fault_entries("/proc/self/task");
+    out->threads = fault_threads();
     out->named = fault_lines("/proc/self/maps", "/memfd:", "anon_inode:");
     pthread_mutex_lock(&faults.lock);
     out->allocations = faults.allocations;
@@ -645,7 +673,7 @@ static inline bool fault_same(const struct fault_holds *before, int epoll, struc
 #define realpath       fault_realpath
 #define renameat       fault_renameat
 #define strdup         fault_strdup
-#define syscall        fault_syscall
+#define syscall(...)   fault_syscall(__VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L) /* never fewer */
 #define timerfd_create fault_timerfd_create
 #define write          fault_write
 

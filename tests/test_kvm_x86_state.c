@@ -510,6 +510,29 @@ static void few_banks_are_fewer_msrs(void **state)
     same(&golden, &again, true);
 }
 
+static void more_msrs_than_a_call_takes(void **state)
+{
+    struct tn_kvm_x86_vcpu_state *s = &golden.cpu[0];
+    struct kvm_msr_entry e[2] = {{0x174, 0, 0}, {0x175, 0, 0}};
+
+    (void)state;
+    NEED_KVM();
+    start("count", 1, FULL);
+    take(&golden);
+    for (uint32_t i = 0; i < TN_KVM_X86_STATE_MSRS; i++) {
+        s->msr[i].index = 0x176;
+        s->msr[i].data = i;
+    }
+    s->msr_count = TN_KVM_X86_STATE_MSRS;
+    s->msr[0].index = 0x174;
+    s->msr[0].data = 8;
+    s->msr[TN_KVM_X86_STATE_MSRS - 1].index = 0x175;
+    put(&golden, 0, TN_KVM_X86_TIME_STOPPED);
+    assert_int_equal(tn_kvm_x86_get_msrs(&m.cpu[0], e, 2), 2);
+    assert_int_equal(e[0].data, 8);
+    assert_int_equal(e[1].data, TN_KVM_X86_STATE_MSRS - 1);
+}
+
 /* ---- round trips ---- */
 
 static const uint32_t ways[] = {0, TN_KVM_X86_FRESH, TN_KVM_X86_LAZY,
@@ -685,7 +708,7 @@ static void ticks(const char *guest, unsigned us)
         }
         expect(&e, TN_KVM_EXIT_IO);
         assert_int_equal(e.io.port, PORT_EXIT);
-        assert_int_equal(e.io.data[0], 5);
+        assert_in_range(e.io.data[0], 5, 9); /* several, if it slept long */
         assert_true(moves > 0);
         stop(NULL);
     }
@@ -855,11 +878,38 @@ static void nothing_is_left_behind(void **state)
     assert_true(changed > 100);
 }
 
+static void priority_is_summed_up(void **state)
+{
+    static const struct {
+        uint32_t tpr, isr, ppr;
+    } cases[] = {{0, 0, 0},          {0x25, 0, 0x25},    {0, 0x43, 0x40},   {0x30, 0x43, 0x40},
+                 {0x4a, 0x43, 0x4a}, {0x50, 0x43, 0x50}, {0, 0xff, 0xf0},   {0xff, 0xff, 0xff},
+                 {0, 0x1f, 0x10},    {0x0f, 0, 0x0f},    {0x0f, 0x20, 0x20}};
+    struct kvm_lapic_state v;
+    uint8_t *r = (uint8_t *)v.regs;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        memset(&v, 0, sizeof(v));
+        tn_put_(r + 0x80, 4, cases[i].tpr);
+        tn_put_(r + 0xa0, 4, 0xee);
+        if (cases[i].isr) {
+            r[0x100 + cases[i].isr / 32 * 16 + cases[i].isr % 32 / 8] =
+                (uint8_t)(1u << cases[i].isr % 8);
+            r[0x100] |= 1; /* a lower one does not count, nor does vector 0 */
+        }
+        tn_kvm_x86_fix_ppr_(&v);
+        assert_int_equal(tn_get_(r + 0xa0, 4), cases[i].ppr);
+    }
+}
+
 /* In a pool: restored early, then the time of it when it is wanted. */
 static void timed_restore_is_the_same(void **state)
 {
     static const char *const guests[] = {"count", "lapic_timer", "deadline"};
+    struct kvm_msr_entry deadline = {0x6e0, 0, 0};
     struct tn_kvm_x86_refused refused;
+    struct kvm_lapic_state la;
     struct tn_kvm_exit e;
     uint64_t shift;
 
@@ -867,10 +917,17 @@ static void timed_restore_is_the_same(void **state)
     NEED_KVM();
     for (size_t g = 0; g < COUNT(guests); g++) {
         start(guests[g], 1, FULL);
-        run_for(2500, &e);
-        take(&golden);
+        do { /* until it waits for one */
+            run_for(300, &e);
+            take(&golden);
+        } while (g == 2 && golden.cpu[0].msr[golden.cpu[0].msr_count - 1].data == 0);
         put_fresh(&golden, 0, TN_KVM_X86_TIME_STOPPED);
         usleep(8000); /* its timer fires */
+        assert_int_equal(tn_kvm_x86_get_lapic(&m.cpu[0], &la), 0);
+        memset(la.regs + 0x230, 1, 1); /* and something is posted, as by the PIT */
+        assert_int_equal(tn_kvm_x86_set_lapic(&m.cpu[0], &la), 0);
+        deadline.data = 0;
+        (void)tn_kvm_x86_set_msrs(&m.cpu[0], &deadline, 1);
         assert_int_equal(tn_kvm_x86_time_restore(&host, &m.vm, &m.cpu[0], &golden.time,
                                                  golden.cpu[0].tsc_khz, TN_KVM_X86_TIME_STOPPED,
                                                  &shift),
@@ -884,7 +941,7 @@ static void timed_restore_is_the_same(void **state)
         if (g > 0) {
             run(&e);
             expect(&e, TN_KVM_EXIT_IO);
-            assert_int_equal(e.io.data[0], 5);
+            assert_in_range(e.io.data[0], 5, 9);
         }
         golden.cpu[0].xsave_len = 0;
         assert_int_equal(tn_kvm_x86_vcpu_restore(&host, &m.cpu[0], &golden.cpu[0], shift,
@@ -1302,6 +1359,7 @@ int main(void)
         T(closed_and_full),
         T(host_is_known),
         T(few_banks_are_fewer_msrs),
+        T(more_msrs_than_a_call_takes),
         T(restored_into_a_fresh_vm_is_the_same),
         T(four_cpus),
         T(an_older_kvm),
@@ -1314,6 +1372,7 @@ int main(void)
         T(xmm_goes_on),
         T(xsave_of_any_size),
         T(nothing_is_left_behind),
+        T(priority_is_summed_up),
         T(timed_restore_is_the_same),
         T(time_stands_still_or_goes_by),
         T(time_is_bounded),

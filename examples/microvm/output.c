@@ -236,6 +236,7 @@ void pump_close(struct pump *p)
     show_line(p);
     if (o->unfinished == p && p->prefix[0])
         show(p, (const uint8_t *)"\n", 1);
+    flush(o);
 }
 
 int outlet_open(struct outlet *o, struct tn_loop *loop, int fd)

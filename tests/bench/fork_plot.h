@@ -66,8 +66,7 @@ static inline double plot_x_(const struct plot *p, double v)
 
 static inline double plot_y_(const struct plot *p, double v)
 {
-    return PLOT_HEIGHT - PLOT_BOTTOM -
-           plot_part_(p->y, v) * (PLOT_HEIGHT - PLOT_TOP - PLOT_BOTTOM);
+    return PLOT_HEIGHT - PLOT_BOTTOM - plot_part_(p->y, v) * (PLOT_HEIGHT - PLOT_TOP - PLOT_BOTTOM);
 }
 
 /* A tick at 1, 2 and 5 of each power of ten. */
