@@ -561,11 +561,19 @@ TN_API int tn_kvm_x86_get_cpuid(const struct tn_kvm_vcpu *vcpu, struct tn_kvm_cp
 {
     int r;
 
-    c->padding = 0;
+    memset(c, 0, sizeof(*c));
     c->nent = TN_KVM_MAX_CPUID;
     r = tn_kvm_ioctl_(vcpu->fd, KVM_GET_CPUID2, c);
     if (r < 0)
         c->nent = 0;
+    /* Some kernels leave nent as it was. */
+    while (c->nent > 0) {
+        const struct kvm_cpuid_entry2 *e = &c->entries[c->nent - 1];
+
+        if (e->function | e->index | e->flags | e->eax | e->ebx | e->ecx | e->edx)
+            break;
+        c->nent--;
+    }
     return r;
 }
 

@@ -67,17 +67,18 @@
  * SPEC
  *   Linux, Documentation/virt/kvm/api.rst sections 4 and 5 (kvm_valid_regs), devices/vcpu.rst
  *   section 4 (the TSC's offset), x86/msr.rst. Intel SDM vol. 2A CPUID, vol. 1 13.4 (the XSAVE
- *   area), vol. 3A 11.5.4 (the APIC's timer), 12.11.2 (MTRRs), 16.3.2 (MCA banks). AMD APM vol. 3 E.
+ *   area), vol. 3A 11.5.4 (the APIC's timer), 12.11.2 (MTRRs), 16.3.2 (MCA banks). AMD APM vol. 3
+ *   appendix E.
  *
  * LIMITS
  *   The full chips in the kernel. No nested virtualization, no Hyper-V or Xen interfaces, no
  *   performance counters but for AMD's first four, no SEV and no TDX.
  *   Of a machine that was restored and has not run, a save is the same bytes but for what time
  *   changes: the current count (0x390) of an APIC timer that runs, and what a timer that fires has
- *   set in an IRR of the local APIC, PIC or I/O APIC. The PIT's counters start anew. A one-shot APIC
- *   timer that has expired fires once more after a restore, as KVM has it: an interrupt may come
- *   twice, none is lost. MSRs that are commands are not state: 0x11 and 0x4b564d00 (KVM writes the
- *   guest's memory), 0x4b564d07; what a guest reads there is 0, or what it wrote last.
+ *   set in an IRR of the local APIC, PIC or I/O APIC. The PIT's counters start anew. A one-shot
+ *   APIC timer that has expired fires once more after a restore, as KVM has it: an interrupt may
+ *   come twice, none is lost. MSRs that are commands are not state: 0x11 and 0x4b564d00 (KVM
+ *   writes the guest's memory), 0x4b564d07; what a guest reads there is 0, or what it wrote last.
  *   Without KVM_VCPU_TSC_OFFSET (Linux before 5.16) the TSC is written instead, and KVM may take a
  *   step back of less than a second for an attempt to synchronize, and ignore it. A KVM with
  *   host.tsc_fixed has no TSC that stands still or moves to another host.
@@ -241,11 +242,11 @@ enum tn_kvm_x86_restore_flag {
  * Restores a vCPU that does not run. Its CPUID is set when it is made, by tn_kvm_x86_set_cpuid with
  * from->cpuid; its frequency by tn_kvm_x86_set_tsc_khz, if tn_kvm_x86_tsc_differs. A vCPU that has
  * run loses all that it had, but for an access that it has not completed: tn_kvm_x86_vcpu_drop.
- * tsc_shift comes from tn_kvm_x86_time_restore; flags: enum tn_kvm_x86_restore_flag. *refused, which
- * may be NULL, names the culprit after an error. Returns 0; TN_EINVAL: unknown flags; TN_EFORMAT:
- * a count, a length or mp_state that no save writes; TN_EUNSUP: extended state of a size that only
- * a buffer with a xsave_cap of host->xsave_size can hold; TN_ESYS: KVM refuses a value (EINVAL).
- * After an error the vCPU is in no state to run, but may be restored.
+ * tsc_shift comes from tn_kvm_x86_time_restore; flags: enum tn_kvm_x86_restore_flag. *refused,
+ * which may be NULL, names the culprit after an error. Returns 0; TN_EINVAL: unknown flags;
+ * TN_EFORMAT: a count, a length or mp_state that no save writes; TN_EUNSUP: extended state that is
+ * shorter than host->xsave_size, and that is more than 16 KiB; TN_ESYS: KVM refuses a value
+ * (EINVAL). After an error the vCPU is in no state to run, but may be restored.
  */
 TN_API int tn_kvm_x86_vcpu_restore(const struct tn_kvm_x86_host *host, struct tn_kvm_vcpu *vcpu,
                                    const struct tn_kvm_x86_vcpu_state *from, uint64_t tsc_shift,

@@ -233,8 +233,8 @@ TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop
                       const struct tn_vm_cfg *cfg);
 
 /*
- * Starts the vCPUs' threads and returns. 0; TN_ESTATE unless CREATED; TN_ESYS: the host refuses a
- * thread (the machine has FAILED then).
+ * Starts the vCPUs' threads and returns. 0; TN_ESTATE unless CREATED, and for a clone that was only
+ * prepared (tn_vm_fork); TN_ESYS: the host refuses a thread (the machine has FAILED then).
  */
 TN_API int tn_vm_start(struct tn_vm *vm);
 
@@ -685,7 +685,7 @@ TN_API int tn_vm_start(struct tn_vm *vm)
     if (!vm->open)
         return TN_ESTATE;
     pthread_mutex_lock(&vm->state_lock);
-    if (vm->state != TN_VM_CREATED) {
+    if (vm->state != TN_VM_CREATED || (vm->image && !vm->restored)) {
         pthread_mutex_unlock(&vm->state_lock);
         return TN_ESTATE;
     }
@@ -785,7 +785,7 @@ TN_API int tn_vm_wait(struct tn_vm *vm, int timeout_ms)
         until.tv_sec++;
     }
     pthread_mutex_lock(&vm->state_lock);
-    r = vm->state == TN_VM_CREATED ? TN_ESTATE : 0;
+    r = vm->state == TN_VM_CREATED && vm->end.reason == TN_VM_NONE ? TN_ESTATE : 0;
     while (r == 0 && !tn_vm_over_(vm)) {
         if (timeout_ms == 0)
             break;

@@ -128,8 +128,8 @@ struct tn_vm_state {
 
 /*
  * Takes the state of a machine that is paused, or was not started yet, and whose devices are at
- * rest (tn_vm_devices_quiesce). Returns 0; TN_ESTATE: the machine is in another state; TN_ESYS. *s
- * is closed then.
+ * rest (tn_vm_devices_quiesce). Returns 0; TN_ESTATE: the machine is in another state, or a clone
+ * that was only prepared; TN_ESYS. *s is closed then.
  */
 TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm);
 
@@ -267,7 +267,7 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
     int r;
 
     memset(s, 0, sizeof(*s));
-    if (state != TN_VM_PAUSED && state != TN_VM_CREATED)
+    if ((state != TN_VM_PAUSED && state != TN_VM_CREATED) || (vm->image && !vm->restored))
         return TN_ESTATE;
     if (vm->from)
         s->host = vm->from->host;

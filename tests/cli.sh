@@ -333,7 +333,7 @@ counts_on() {
     for i in 1 2 3; do
         # shellcheck disable=SC2086
         timeout 20 "$microvm" $from --snapshot "$dir/count$i$how" \
-            --snapshot-when "${i}a"$'\n'000000 </dev/null >>"$dir/all" 2>"$dir/err" || return
+            --snapshot-when "00000${i}a"$'\n'000000 </dev/null >>"$dir/all" 2>"$dir/err" || return
         grep -qE "^microvm: snapshot in $dir/count$i.*: [0-9.]+ MiB, [0-9.]+ ms$" "$dir/err" &&
             [ "$(wc -l <"$dir/err")" = 1 ] || return
         from="--restore $dir/count$i" how=,diff,sync
@@ -438,16 +438,21 @@ clones_answer() {
         '^microvm: 8 clones, first output of 8: p50 [0-9]+ us, .* us, 8 powered off$'
 }
 
-# What has no end yet is shown after a while, each on a line of its own.
+# What has no end yet is shown after a while, each clone's on a line of its own.
 clones_half_lines() {
+    local k
     save "$dir/half" echo machine echo || return
     { printf abc; sleep 0.4; printf d; sleep 0.4; printf q; } |
         timeout 20 "$microvm" --restore "$dir/half" --forks 2 >"$dir/out" 2>"$dir/err" || return
-    printf '[0] abc\n[0] d\n[1] abc\n[1] d\n' >"$dir/want"
-    grep -v '^\[.\] $' "$dir/out" | sed -E 's/^(...) abcd$/\1 abc\n\1 d/' | sort | cmp - "$dir/want"
+    ! grep -v '^\[[01]\] ' "$dir/out" || return
+    for k in 0 1; do
+        [ "$(sed -n "s/^\[$k\] //p" "$dir/out" | tr -d '\n')" = abcd ] || return
+    done
+    [ "$(grep -c '[a-d]$' "$dir/out")" -ge 3 ] && [ -z "$(tail -c 1 "$dir/out" | tr -d '\n')" ]
 }
 
 clones_to_files() {
+    local k
     on '' "$dir/stream" --forks 2 --console "file:$dir/con" || return
     for k in 0 1; do
         cat "$dir/begin" "$dir/con.$k" | cmp - "$dir/whole" || return

@@ -84,7 +84,7 @@ enum fault_kind {
     FAULT_THREAD,
     FAULT_TIMERFD,
     FAULT_WRITE, /* and eventfd_write */
-    FAULT_KINDS /* none: calls are counted only */
+    FAULT_KINDS  /* none: calls are counted only */
 };
 
 enum fault_mode {
@@ -135,8 +135,8 @@ static struct {
     enum fault_mode mode;
     uint64_t n;                 /* which call */
     uint64_t seen[FAULT_KINDS]; /* atomic: calls so far */
-    bool hit;               /* atomic */
-    unsigned long what;     /* of the call: ioctl's request, syscall's number, flags or the like */
+    bool hit;                   /* atomic */
+    unsigned long what; /* of the call: ioctl's request, syscall's number, flags or the like */
     void *(*stranger)(void *);
 
     pthread_mutex_t lock; /* guards what follows */
@@ -552,7 +552,7 @@ static inline int fault_result(bool flush, int result)
 
 struct fault_holds {
     int fds;
-    int watched;         /* descriptors in an epoll */
+    int watched; /* descriptors in an epoll */
     int threads;
     int named;           /* mappings of files, memfds and KVM's vCPUs, as the kernel lists them */
     int64_t allocations; /* by the code under test, as are the next two */

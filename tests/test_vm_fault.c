@@ -28,7 +28,7 @@ struct rig {
     struct tn_vm third; /* a clone of a clone */
     uint32_t lines[3];  /* they have echoed */
     const char *base, *overlay[3];
-    const char *whole, *diff, *keyed;  /* snapshots of vm */
+    const char *whole, *diff, *keyed; /* snapshots of vm */
     uint32_t lines_whole, lines_diff;
     struct tn_vm_image image, image_diff; /* of them, opened */
     struct tn_vm_image made;
@@ -54,6 +54,7 @@ struct op {
     bool asks;      /* it asks the host what it can: that it cannot tell is an answer */
     bool digests;   /* it makes digests: with fewer threads if need be */
     bool again;     /* after an error, it is to be tried again on the same machine */
+    bool busy;      /* the rig to use where one must do */
 };
 
 /* ---- machines ---- */
@@ -595,40 +596,42 @@ static void teardown_take(struct rig *rig, const struct op *op)
 #define FORK  run_fork, proof_fork, after_fork
 
 static const struct op ops[] = {
-    {"init", NULL, NULL, run_init, proof_init, after_init, NULL, 0, AS_BEFORE, true, false, false},
+    {"init", NULL, NULL, run_init, proof_init, after_init, NULL, 0, AS_BEFORE, true, false, false,
+     true},
     {"snapshot", setup_snapshot, NULL, run_snapshot, proof_snapshot, after_snapshot,
-     teardown_snapshot, 0, AS_BEFORE, true, true, false},
+     teardown_snapshot, 0, AS_BEFORE, true, true, false, false},
     {"snapshot_first", setup_snapshot, NULL, run_snapshot, proof_snapshot, after_snapshot,
-     teardown_snapshot, 4 | 2, NO_MATTER, true, true, false},
+     teardown_snapshot, 4 | 2, NO_MATTER, true, true, false, true},
     {"snapshot_diff", setup_diff, NULL, run_snapshot, proof_snapshot, after_diff, teardown_diff, 1,
-     AS_BEFORE, true, true, false},
-    {"open", NULL, NULL, run_open, proof_open, after_open, NULL, 0, AS_BEFORE, true, true, false},
+     AS_BEFORE, true, true, false, false},
+    {"open", NULL, NULL, run_open, proof_open, after_open, NULL, 0, AS_BEFORE, true, true, false,
+     false},
     {"open_lazy_keyed", NULL, NULL, run_open, proof_open, after_open, NULL, 1 | 2, AS_BEFORE, true,
-     false, false},
+     false, false, true},
     {"open_diff", NULL, NULL, run_open, proof_open, after_open, NULL, DIFF, AS_BEFORE, true, true,
-     false},
-    {"restore", NULL, NULL, FORK, NULL, MAP | SAME, AS_BEFORE, false, false, false},
-    {"fork_map", NULL, NULL, FORK, NULL, MAP, AS_BEFORE, false, false, false},
+     false, true},
+    {"restore", NULL, NULL, FORK, NULL, MAP | SAME, AS_BEFORE, false, false, false, true},
+    {"fork_map", NULL, NULL, FORK, NULL, MAP, AS_BEFORE, false, false, false, false},
     {"fork_map_diff_track", NULL, NULL, FORK, NULL, MAP | TRACK | DIFF, AS_BEFORE, false, false,
-     false},
-    {"fork_copy", NULL, NULL, FORK, NULL, COPY | DIFF, AS_BEFORE, false, false, false},
-    {"fork_lazy", NULL, NULL, FORK, NULL, LAZY, AS_BEFORE, false, false, false},
+     false, true},
+    {"fork_copy", NULL, NULL, FORK, NULL, COPY | DIFF, AS_BEFORE, false, false, false, false},
+    {"fork_lazy", NULL, NULL, FORK, NULL, LAZY, AS_BEFORE, false, false, false, true},
     {"prepare", NULL, NULL, run_prepare, proof_prepare, after_fork, NULL, MAP, AS_BEFORE, false,
-     false, false},
+     false, false, false},
     {"adopt", NULL, before_adopt, run_adopt, proof_fork, after_adopt, NULL, MAP, AS_AT_FIRST, false,
-     false, false},
+     false, false, true},
     {"start", NULL, before_clone, run_start, proof_start, after_start, NULL, MAP, AS_BEFORE, false,
-     false, false},
+     false, false, true},
     {"reset", NULL, before_reset, run_reset, proof_fork, after_fork, NULL, MAP, NO_MATTER, false,
-     false, false},
+     false, false, true},
     {"take", setup_take, before_take, run_take, proof_take, after_take, teardown_take, DIFF,
-     AS_BEFORE, true, false, true},
+     AS_BEFORE, true, false, true, true},
     {"take_of_fork", setup_take, before_take, run_take, proof_take, after_take, teardown_take, MAP,
-     AS_BEFORE, true, false, false},
+     AS_BEFORE, true, false, false, false},
     {"take_of_copy", setup_take, before_take, run_take, proof_take, after_take, teardown_take, COPY,
-     AS_BEFORE, true, false, false},
+     AS_BEFORE, true, false, false, true},
     {"take_of_lazy", setup_take, before_take, run_take, proof_take, after_take, teardown_take, LAZY,
-     AS_BEFORE, true, false, false},
+     AS_BEFORE, true, false, false, false},
 };
 
 /* ---- the faults ---- */
@@ -640,8 +643,7 @@ static bool may_do_without(const struct op *op, enum fault_kind kind, unsigned l
     case FAULT_LSEEK: /* a file has bytes everywhere then */
         return true;
     case FAULT_IOCTL: /* what is not told is not there; a line's level, which the chips' state has */
-        return what == KVM_CHECK_EXTENSION || what == KVM_HAS_DEVICE_ATTR ||
-               what == KVM_IRQ_LINE ||
+        return what == KVM_CHECK_EXTENSION || what == KVM_HAS_DEVICE_ATTR || what == KVM_IRQ_LINE ||
                (op->asks && (what == KVM_GET_DEVICE_ATTR || what == KVM_SET_DEVICE_ATTR));
     case FAULT_MMAP: /* the ring's */
         return (what & MAP_POPULATE) != 0;
@@ -748,7 +750,7 @@ static bool once(struct rig *rig, const struct op *op, enum fault_kind kind, uin
 /* All up to some, then fewer. */
 static uint64_t next(uint64_t n)
 {
-    return is_long() || n < 12 ? n + 1 : n + n / 4;
+    return is_long() || n < 8 ? n + 1 : n + n / 3;
 }
 
 /* One call without a fault: how many calls of each kind it makes. */
@@ -791,20 +793,27 @@ static void every_fault(struct rig *rig, const struct op *op)
 
 static void every_cut(struct rig *rig, const struct op *op)
 {
-    static const enum fault_kind kinds[] = {FAULT_PREAD, FAULT_PWRITE, FAULT_READ};
+    static const struct {
+        enum fault_kind kind;
+        enum fault_mode mode;
+    } cut[] = {{FAULT_PREAD, FAULT_INTERRUPT},
+               {FAULT_PREAD, FAULT_SHORT},
+               {FAULT_PWRITE, FAULT_INTERRUPT},
+               {FAULT_PWRITE, FAULT_SHORT},
+               {FAULT_READ, FAULT_INTERRUPT}};
     uint64_t seen[FAULT_KINDS];
 
     learn(rig, op, seen);
-    for (unsigned i = 0; i < 2 * COUNT(kinds); i++) {
-        enum fault_mode mode = i % 2 ? FAULT_SHORT : FAULT_INTERRUPT;
-        enum fault_kind kind = kinds[i / 2];
+    for (unsigned i = 0; i < COUNT(cut); i++) {
+        enum fault_mode mode = cut[i].mode;
+        enum fault_kind kind = cut[i].kind;
         uint64_t n = 0; /* all of them */
 
         if (seen[kind] == 0)
             continue;
         if (op->setup)
             op->setup(rig, op);
-        for (; n <= seen[kind] && once(rig, op, kind, n, mode); n = next(n))
+        for (; n <= seen[kind] && once(rig, op, kind, n, mode); n = is_long() ? n + 1 : n + n + 1)
             ;
         if (op->teardown)
             op->teardown(rig, op);
@@ -852,6 +861,8 @@ static void test_of(void **state)
     struct rig *rig = rigs[test->busy];
 
     NEED_KVM();
+    if (!is_long() && test->run != lost_writes && test->op->busy != test->busy)
+        SKIP("TENON_LONG=1 tries it on the other machine, too");
     alarm(is_long() ? 3600 : 240); /* against hangs */
     (void)fault_disarm();
     rigs[test->busy] = NULL;

@@ -316,9 +316,765 @@ static void stream_4_written(void **state)
     chains(4, 120, WRITTEN, 60, true);
 }
 
+/* ---- many machines of one ---- */
+
+#define KIDS 4
+
+static struct tn_loop loop;
+static struct con con, kid_con[KIDS];
+static struct tn_vm vm, kid[KIDS];
+static struct tn_vm_image image, second;
+static uint8_t *ram; /* as large as a machine's */
+
+static int open_up(void **state)
+{
+    (void)state;
+    alarm(300);
+    memset(&vm, 0, sizeof(vm));
+    memset(kid, 0, sizeof(kid));
+    con_open(&con);
+    for (int i = 0; i < KIDS; i++)
+        con_open(&kid_con[i]);
+    ram = malloc(RAM);
+    return ram ? tn_loop_init(&loop) : -1;
+}
+
+static int shut(void **state)
+{
+    (void)state;
+    tn_vm_close(&vm);
+    for (int i = 0; i < KIDS; i++) {
+        tn_vm_close(&kid[i]);
+        con_close(&kid_con[i]);
+    }
+    tn_vm_image_close(&image);
+    tn_vm_image_close(&second);
+    tn_loop_close(&loop);
+    con_close(&con);
+    free(ram);
+    remove_dir(name_of("d"));
+    alarm(0);
+    return count_fds() == (int)fds_before ? 0 : -1;
+}
+
+static void ready(const char *words, uint32_t cpus)
+{
+    boot(&vm, &loop, &con, words, cpus, false);
+    hear(&vm, &loop, &con, 0, "ready\n");
+}
+
+static void take(struct tn_vm_image *to, struct tn_vm *from)
+{
+    assert_int_equal(tn_vm_pause(from), 0);
+    assert_int_equal(tn_vm_image_take(to, from, dir), 0);
+}
+
+static void fork_kid(int i, const struct tn_vm_image *from)
+{
+    struct tn_vm_clone_cfg cfg;
+
+    own(&cfg, &kid_con[i]);
+    assert_int_equal(tn_vm_fork(&kid[i], &kvm, &loop, from, &cfg), 0);
+}
+
+static uint8_t *id_of(const struct tn_vm *m)
+{
+    return m->ram.ptr + TN_VM_X86_GENID_GPA;
+}
+
+/* All memory of a clone that has not started, and that of its image, are what was noted in ram. */
+static void same_as_noted(const struct tn_vm *m, const struct tn_vm_image *from)
+{
+    static uint8_t page[4096];
+
+    for (uint64_t at = 0; at < RAM; at += sizeof(page)) {
+        size_t from_at = at == TN_VM_X86_GENID_GPA && m ? 16 : 0;
+
+        assert_int_equal(tn_vm_image_read(from, at, page, sizeof(page)), 0);
+        if (memcmp(page, ram + at, sizeof(page)) != 0)
+            fail_msg("the image's page at %#llx is another", (unsigned long long)at);
+        if (m && memcmp(m->ram.ptr + at + from_at, ram + at + from_at, sizeof(page) - from_at) != 0)
+            fail_msg("the clone's page at %#llx is another", (unsigned long long)at);
+    }
+}
+
+/* What the guest "pages" has counted to; a machine that is torn says so. */
+static uint64_t count_of(struct tn_vm *m, struct con *c, char b)
+{
+    char text[16] = {b, 0};
+    size_t from = c->len;
+    const char *at;
+
+    con_type(c, text);
+    snprintf(text, sizeof(text), "answer %c ", b);
+    hear(m, &loop, c, from, text);
+    hear(m, &loop, c, (size_t)(strstr(c->seen + from, text) - c->seen), "\n");
+    assert_null(strstr(c->seen, "torn"));
+    at = strstr(c->seen + from, text) + strlen(text);
+    return strtoull(at, NULL, 10);
+}
+
+static void live_forks_of_a_busy_machine(void **state)
+{
+    uint64_t at, last = 0;
+
+    (void)state;
+    NEED_KVM();
+    ready("pages", 1);
+    for (int round = 0; round < 3; round++) { /* the second and third have layers */
+        take(&image, &vm);
+        memcpy(ram, vm.ram.ptr, RAM);
+        assert_int_equal(image.layers, round ? 2 : 1);
+        at = test_le(ram + 0x400000, 8);
+        assert_true(at >= last);
+        assert_int_equal(tn_vm_resume(&vm), 0);
+        for (int i = 0; i < KIDS; i++) {
+            fork_kid(i, &image);
+            same_as_noted(&kid[i], &image);
+            assert_memory_not_equal(id_of(&kid[i]), id_of(&vm), 16);
+            assert_int_equal(tn_vm_start(&kid[i]), 0);
+        }
+        last = count_of(&vm, &con, 'p');
+        assert_true(last >= at);
+        for (int again = 0; again < 2; again++) {
+            for (int i = 0; i < KIDS; i++)
+                assert_true(count_of(&kid[i], &kid_con[i], (char)('a' + i)) >= at);
+            for (int i = 0; i < KIDS && !again; i++) {
+                assert_int_equal(tn_vm_pause(&kid[i]), 0);
+                assert_int_equal(tn_vm_reset(&kid[i]), 0);
+                con_cut(&kid_con[i], 0);
+                same_as_noted(&kid[i], &image);
+                assert_int_equal(tn_vm_start(&kid[i]), 0);
+            }
+        }
+        /* A clone's clone, and that one's. */
+        for (int i = 0; i < 2; i++) {
+            tn_vm_close(&kid[i + 1]);
+            take(&second, &kid[i]);
+            memcpy(ram, kid[i].ram.ptr, RAM);
+            assert_int_equal(tn_vm_resume(&kid[i]), 0);
+            con_cut(&kid_con[i + 1], 0);
+            fork_kid(i + 1, &second);
+            same_as_noted(&kid[i + 1], &second);
+            assert_int_equal(tn_vm_start(&kid[i + 1]), 0);
+            (void)count_of(&kid[i], &kid_con[i], 'x');
+            assert_true(count_of(&kid[i + 1], &kid_con[i + 1], 'y') >= test_le(ram + 0x400000, 8));
+            same_as_noted(NULL, &second);
+            if (i == 0) { /* its image must live as long as its clone */
+                tn_vm_close(&kid[1]);
+                fork_kid(1, &image);
+                assert_int_equal(tn_vm_start(&kid[1]), 0);
+                (void)count_of(&kid[1], &kid_con[1], 'z');
+                tn_vm_image_close(&second);
+            }
+        }
+        for (int i = 0; i < KIDS; i++) {
+            tn_vm_close(&kid[i]);
+            con_cut(&kid_con[i], 0);
+        }
+        tn_vm_image_close(&second);
+        tn_vm_image_close(&image);
+    }
+    con_type(&con, "q");
+    assert_int_equal(finish(&vm, &loop, &con), TN_VM_POWEROFF);
+    assert_null(strstr(con.seen, "torn"));
+}
+
+/* The line that the guest "dirty" says for a byte. */
+static void dirty_line(struct tn_vm *m, struct con *c, char b, char line[40])
+{
+    char text[2] = {b, 0};
+    size_t from = c->len;
+
+    con_type(c, text);
+    hear(m, &loop, c, from, "\n");
+    assert_true(c->len - from == 36);
+    memcpy(line, c->seen + from, 36);
+    line[36] = 0;
+}
+
+static void nobody_sees_what_others_write(void **state)
+{
+    char parent[40], line[40], sum[26][40] = {{0}}, bytes[] = "abcdefghijklm";
+
+    (void)state;
+    NEED_KVM();
+    ready("dirty 300", 1);
+    for (int i = 0; bytes[i]; i++) /* what the pages are after each byte */
+        dirty_line(&vm, &con, bytes[i], sum[i]);
+    for (int round = 0; round < 3; round++) {
+        dirty_line(&vm, &con, bytes[round], parent);
+        assert_string_equal(parent + 19, sum[round] + 19);
+        take(&image, &vm);
+        assert_int_equal(tn_vm_resume(&vm), 0);
+        for (int i = 0; i < KIDS; i++) {
+            fork_kid(i, &image);
+            assert_int_equal(tn_vm_start(&kid[i]), 0);
+        }
+        for (int turn = 0; turn < 2; turn++) {
+            for (int i = 0; i < KIDS; i++) {
+                int now = 3 + i + KIDS * turn, before = turn ? 3 + i : round;
+
+                dirty_line(&kid[i], &kid_con[i], bytes[now], line);
+                assert_memory_equal(line + 2, sum[before] + 19, 16);
+                assert_string_equal(line + 19, sum[now] + 19);
+            }
+            dirty_line(&vm, &con, bytes[12 - turn], line);
+            assert_memory_equal(line + 2, sum[turn ? 12 : round] + 19, 16);
+            assert_string_equal(line + 19, sum[12 - turn] + 19);
+        }
+        for (int i = 0; i < KIDS; i++) { /* back to the image, not to the parent */
+            assert_int_equal(tn_vm_pause(&kid[i]), 0);
+            assert_int_equal(tn_vm_reset(&kid[i]), 0);
+            assert_int_equal(tn_vm_start(&kid[i]), 0);
+            dirty_line(&kid[i], &kid_con[i], 'a', line);
+            assert_memory_equal(line + 2, sum[round] + 19, 16);
+            tn_vm_close(&kid[i]);
+        }
+        tn_vm_image_close(&image);
+    }
+}
+
+/* Parent and clones all say the rest of the stream. */
+static void streams_go_on_side_by_side(void **state)
+{
+    (void)state;
+    NEED_KVM();
+    learn(4, 120);
+    boot(&vm, &loop, &con, "stream 4 120", 4, false);
+    hear(&vm, &loop, &con, 0, "000010");
+    take(&image, &vm);
+    (void)con_take(&con);
+    for (int i = 0; i < 2; i++)
+        fork_kid(i, &image);
+    {
+        size_t at = con.len;
+
+        assert_int_equal(tn_vm_resume(&vm), 0);
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(tn_vm_start(&kid[i]), 0);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(finish(&kid[i], &loop, &kid_con[i]), TN_VM_POWEROFF);
+            tn_vm_close(&kid[i]);
+            (void)con_take(&kid_con[i]);
+            assert_string_equal(kid_con[i].seen, reference + at);
+        }
+        assert_int_equal(finish(&vm, &loop, &con), TN_VM_POWEROFF);
+        assert_string_equal(con.seen, reference);
+    }
+}
+
+/* ---- identity ---- */
+
+static void ids(void **state)
+{
+    static const uint8_t none[4096];
+    uint8_t seen[16][16], *vector;
+    struct tn_vm_state s;
+    struct tn_vm_clone_cfg cfg;
+    int n = 0;
+
+    (void)state;
+    NEED_KVM();
+    ready("wait", 1);
+    take(&image, &vm);
+    memcpy(seen[n++], id_of(&vm), 16);
+    assert_memory_not_equal(seen[0], none, 16);
+    /* The notification is an edge of its own pin; this guest would have it as vector 0x3f. */
+    image.state.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.redirtbl[TN_VM_X86_GED_GSI].bits = 0x3f;
+    for (int i = 0; i < KIDS; i++) {
+        own(&cfg, &kid_con[i]);
+        if (i == 3)
+            assert_int_equal(tn_vm_prepare(&kid[i], &kvm, &loop, &image), 0);
+        assert_int_equal(i == 3   ? tn_vm_adopt(&kid[i], &cfg)
+                         : i == 2 ? tn_vm_restore(&kid[i], &kvm, &loop, &image, &cfg)
+                                  : tn_vm_fork(&kid[i], &kvm, &loop, &image, &cfg),
+                         0);
+        assert_int_equal(tn_vm_state_save(&s, &kid[i]), 0);
+        vector = (uint8_t *)s.cpu[0].lapic.regs + 0x200 + 0x10;
+        assert_int_equal(vector[3] >> 7, i != 2);
+        assert_int_equal(s.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.irr & 1u << TN_VM_X86_GED_GSI,
+                         0);
+        tn_vm_state_close(&s);
+        if (i == 2)
+            assert_memory_equal(id_of(&kid[i]), seen[0], 16);
+        else
+            memcpy(seen[n++], id_of(&kid[i]), 16);
+        assert_memory_equal(id_of(&kid[i]) + 16, none, 4080);
+        for (int again = 0; again < 2; again++) {
+            if (again) {
+                assert_int_equal(tn_vm_start(&kid[i]), 0);
+                con_type(&kid_con[i], "x");
+                hear(&kid[i], &loop, &kid_con[i], 0, "X");
+                assert_int_equal(tn_vm_pause(&kid[i]), 0);
+            }
+            assert_int_equal(tn_vm_reset(&kid[i]), 0);
+            memcpy(seen[n++], id_of(&kid[i]), 16);
+            assert_int_equal(tn_vm_state_save(&s, &kid[i]), 0);
+            vector = (uint8_t *)s.cpu[0].lapic.regs + 0x200 + 0x10;
+            assert_int_equal(vector[3] >> 7, 1);
+            tn_vm_state_close(&s);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < i; k++)
+            assert_memory_not_equal(seen[i], seen[k], 16);
+    }
+    for (int i = 0; i < KIDS; i++)
+        tn_vm_close(&kid[i]);
+    image.state.machine.genid_gpa = 0; /* of a guest that never heard of it */
+    own(&cfg, &con);
+    con_cut(&con, 0);
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_EUNSUP);
+    tn_vm_close(&vm);
+    assert_int_equal(tn_vm_restore(&kid[0], &kvm, &loop, &image, &cfg), 0);
+}
+
+/* ---- disks ---- */
+
+/* A machine that writes to its disk and reads back, paused and taken. */
+static void busy_disk(struct tn_vm_disk_cfg *disk)
+{
+    struct tn_vm_cfg cfg;
+
+    describe(&cfg, &con, "io", 2);
+    cfg.kernel = kernel;
+    cfg.kernel_len = kernel_len;
+    cfg.disk = disk;
+    cfg.disks = 1;
+    assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
+    assert_int_equal(tn_vm_start(&vm), 0);
+    hear(&vm, &loop, &con, 0, disk->read_only ? "io\n" : "io\n..");
+    take(&image, &vm);
+}
+
+static void shared_disks_are_refused(void **state)
+{
+    struct tn_vm_disk_cfg disk, row[2];
+    struct tn_vm_clone_cfg cfg;
+
+    (void)state;
+    NEED_KVM();
+    memset(&disk, 0, sizeof(disk));
+    disk.path = file_of("base", 65536, 0);
+    busy_disk(&disk);
+    memset(row, 0, sizeof(row));
+    row[0].path = disk.path;
+    row[0].overlay = name_of("unused");
+    own(&cfg, &kid_con[0]);
+    for (int rows = 0; rows < 3; rows++) {
+        int want = rows == 2 ? TN_EINVAL : TN_ESTATE;
+
+        cfg.disk = rows ? row : NULL;
+        cfg.disks = (uint32_t)rows;
+        assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), want);
+        assert_int_equal(tn_vm_state_read(&kid[0]), TN_VM_CLOSED);
+        assert_int_equal(tn_vm_prepare(&kid[0], &kvm, &loop, &image), 0);
+        assert_int_equal(tn_vm_adopt(&kid[0], &cfg), want);
+        assert_int_equal(tn_vm_state_read(&kid[0]), TN_VM_CLOSED);
+    }
+    assert_int_equal(access(row[0].overlay, F_OK), -1);
+    cfg.disk = NULL;
+    assert_int_equal(tn_vm_restore(&kid[0], &kvm, &loop, &image, &cfg), TN_EEXIST); /* in use */
+    assert_int_equal(kid[0].devices.refused, 1);
+    tn_vm_close(&vm);
+    assert_int_equal(tn_vm_restore(&kid[0], &kvm, &loop, &image, &cfg), 0);
+    assert_int_equal(tn_vm_start(&kid[0]), 0);
+    con_type(&kid_con[0], "x");
+    assert_int_equal(finish(&kid[0], &loop, &kid_con[0]), TN_VM_POWEROFF);
+    assert_non_null(strstr(kid_con[0].seen, "\ndone\n"));
+    assert_null(strstr(kid_con[0].seen, "bad"));
+}
+
+/* The bytes of a file, and whether they are still the same. */
+static bool file_is(const char *path, const uint8_t *bytes, size_t len)
+{
+    size_t now;
+    uint8_t *is = slurp(path, &now);
+    bool same = now == len && memcmp(is, bytes, len) == 0;
+
+    free(is);
+    return same;
+}
+
+static void overlays_of_their_own(void **state)
+{
+    struct tn_vm_disk_cfg disk, row[KIDS][1];
+    struct tn_vm_clone_cfg cfg;
+    uint8_t *base, *over;
+    size_t base_len, over_len;
+
+    (void)state;
+    NEED_KVM();
+    memset(&disk, 0, sizeof(disk));
+    disk.path = file_of("base", 65536, 0x11);
+    disk.overlay = name_of("over");
+    busy_disk(&disk);
+    base = slurp(disk.path, &base_len);
+    over = slurp(disk.overlay, &over_len);
+    own(&cfg, &kid_con[0]);
+    memset(row, 0, sizeof(row));
+    /* No row, no overlay in it, one that is there, a directory that is not. */
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_ESTATE);
+    assert_int_equal(tn_vm_restore(&kid[0], &kvm, &loop, &image, &cfg), TN_ESTATE);
+    cfg.disk = row[0];
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_EINVAL);
+    cfg.disks = 1;
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_ESTATE);
+    row[0][0].overlay = file_of("mine", 5000, 0x77);
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_EEXIST);
+    assert_int_equal(kid[0].devices.refused, 1);
+    assert_int_equal(tn_vm_restore(&kid[0], &kvm, &loop, &image, &cfg), TN_EEXIST);
+    {
+        uint8_t mine[5000];
+
+        memset(mine, 0x77, sizeof(mine));
+        assert_true(file_is(row[0][0].overlay, mine, sizeof(mine)));
+    }
+    row[0][0].overlay = disk.overlay; /* the parent's very own */
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_EEXIST);
+    row[0][0].overlay = name_of("not/there");
+    assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_ESYS);
+    row[0][0].overlay = name_of("dangling");
+    assert_int_equal(symlink(name_of("target"), row[0][0].overlay), 0);
+    assert_true(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg) < 0);
+    assert_int_equal(access(name_of("target"), F_OK), -1);
+    row[0][0].path = name_of("no base");
+    row[0][0].overlay = name_of("gone again");
+    assert_true(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg) < 0);
+    assert_int_equal(access(row[0][0].overlay, F_OK), -1);
+    row[0][0].path = NULL;
+    for (int i = 0; i < KIDS; i++) {
+        own(&cfg, &kid_con[i]);
+        row[i][0].overlay = name_of("over%d", i);
+        cfg.disk = row[i];
+        cfg.disks = 1;
+        if (i == 3)
+            assert_int_equal(tn_vm_prepare(&kid[i], &kvm, &loop, &image), 0);
+        assert_int_equal(i == 3 ? tn_vm_adopt(&kid[i], &cfg)
+                                : tn_vm_fork(&kid[i], &kvm, &loop, &image, &cfg),
+                         0);
+        assert_true(file_is(row[i][0].overlay, over, over_len));
+        assert_int_equal(tn_vm_start(&kid[i]), 0);
+    }
+    for (int i = 0; i < KIDS; i++) {
+        hear(&kid[i], &loop, &kid_con[i], 0, i % 2 ? "..." : ".");
+        con_type(&kid_con[i], "x");
+        assert_int_equal(finish(&kid[i], &loop, &kid_con[i]), TN_VM_POWEROFF);
+        assert_null(strstr(kid_con[i].seen, "bad"));
+        assert_non_null(strstr(kid_con[i].seen, "\ndone\n"));
+    }
+    assert_true(file_is(disk.path, base, base_len));
+    assert_true(file_is(disk.overlay, over, over_len));
+    /* Back to what was in it at the take. */
+    con_cut(&kid_con[0], 0);
+    assert_int_equal(tn_vm_reset(&kid[0]), 0);
+    assert_int_equal(tn_vm_start(&kid[0]), 0);
+    hear(&kid[0], &loop, &kid_con[0], 0, "..");
+    con_type(&kid_con[0], "x");
+    assert_int_equal(finish(&kid[0], &loop, &kid_con[0]), TN_VM_POWEROFF);
+    assert_null(strstr(kid_con[0].seen, "bad"));
+    /* The parent goes on, with its own. */
+    assert_int_equal(tn_vm_resume(&vm), 0);
+    con_type(&con, "x");
+    assert_int_equal(finish(&vm, &loop, &con), TN_VM_POWEROFF);
+    assert_null(strstr(con.seen, "bad"));
+    assert_true(file_is(disk.path, base, base_len));
+    free(base);
+    free(over);
+}
+
+/* ---- lazy memory that goes bad ---- */
+
+static void lazy_memory_goes_bad(void **state)
+{
+    static const struct {
+        uint64_t at; /* a byte is another; with cut all from there on is gone */
+        bool cut;
+    } bad[] = {{0x400000, false},  {0x41ffff, false}, {0x400000, true},
+               {0x420000, true}, {TN_VM_X86_GENID_GPA, false}};
+    struct tn_vm_snapshot_cfg to;
+    struct tn_vm_image_cfg from;
+    struct tn_vm_clone_cfg cfg;
+    const char *file;
+
+    (void)state;
+    NEED_KVM();
+    ready("dirty 50", 1);
+    con_type(&con, "a"); /* so that there is something in the pages */
+    hear(&vm, &loop, &con, 0, "\na ");
+    hear(&vm, &loop, &con, con.len - 1, "\n");
+    assert_int_equal(tn_vm_pause(&vm), 0);
+    memset(&to, 0, sizeof(to));
+    memset(&from, 0, sizeof(from));
+    from.dir = to.dir = name_of("d");
+    from.lazy = true;
+    file = name_of("d/memory");
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        uint64_t chunk = bad[i].at / TN_VM_IMAGE_CHUNK * TN_VM_IMAGE_CHUNK;
+        uint8_t byte;
+        int fd;
+
+        remove_dir(to.dir);
+        assert_int_equal(tn_vm_snapshot(&vm, &to), 0);
+        assert_int_equal(tn_vm_image_open(&image, &kvm, &from), 0);
+        own(&cfg, &kid_con[0]);
+        cfg.memory = TN_VM_MEMORY_LAZY;
+        con_cut(&kid_con[0], 0);
+        assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg), 0); /* before: good */
+        tn_vm_close(&kid[1]);
+        fd = open(file, O_RDWR | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_int_equal(pread(fd, &byte, 1, (off_t)bad[i].at), 1);
+        byte ^= 4;
+        if (bad[i].cut)
+            assert_int_equal(ftruncate(fd, (off_t)bad[i].at), 0);
+        else
+            assert_int_equal(pwrite(fd, &byte, 1, (off_t)bad[i].at), 1);
+        close(fd);
+        assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), 0);
+        assert_int_equal(tn_vm_start(&kid[0]), 0);
+        con_type(&kid_con[0], "b");
+        assert_int_equal(finish(&kid[0], &loop, &kid_con[0]), TN_VM_ERROR);
+        assert_int_equal(tn_vm_state_read(&kid[0]), TN_VM_FAILED);
+        assert_int_equal(kid[0].end.err, bad[i].cut ? TN_ETRUNC : TN_EPROTO);
+        assert_int_equal(kid[0].end.detail[0], chunk);
+        assert_int_equal(tn_vm_reset(&kid[0]), TN_ESTATE);
+        /* Copied, it is not even made where a file is too short; mapped files are the caller's. */
+        cfg.memory = TN_VM_MEMORY_COPY;
+        assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg), bad[i].cut ? TN_ETRUNC : 0);
+        tn_vm_close(&kid[1]);
+        if (bad[i].cut) {
+            cfg.memory = TN_VM_MEMORY_MAP;
+            assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg), TN_ETRUNC);
+        }
+        cfg.memory = 3;
+        assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg), TN_EINVAL);
+        tn_vm_close(&kid[0]);
+        tn_vm_image_close(&image);
+        assert_true(read(kid_con[0].in[0], &byte, 1) <= 1);
+    }
+}
+
+/* ---- what is not to be done ---- */
+
+static void prepare_and_adopt(void **state)
+{
+    struct tn_vm_snapshot_cfg to;
+    struct tn_vm_clone_cfg cfg;
+    struct tn_vm_state s;
+
+    (void)state;
+    NEED_KVM();
+    own(&cfg, &kid_con[0]);
+    assert_int_equal(tn_vm_adopt(&kid[0], &cfg), TN_ESTATE); /* closed */
+    assert_int_equal(tn_vm_reset(&kid[0]), TN_ESTATE);
+    ready("echo", 1);
+    assert_int_equal(tn_vm_adopt(&vm, &cfg), TN_ESTATE); /* booted, and it runs */
+    assert_int_equal(tn_vm_reset(&vm), TN_ESTATE);
+    take(&image, &vm);
+    assert_int_equal(tn_vm_adopt(&vm, &cfg), TN_ESTATE);
+    assert_int_equal(tn_vm_reset(&vm), TN_ESTATE);
+    assert_int_equal(tn_vm_resume(&vm), 0);
+    con_type(&con, "hello\n");
+    hear(&vm, &loop, &con, 0, "1: hello\n"); /* none of that has harmed it */
+
+    /* One that was only prepared does nothing. */
+    memset(&to, 0, sizeof(to));
+    to.dir = name_of("d");
+    assert_int_equal(tn_vm_prepare(&kid[0], &kvm, &loop, &image), 0);
+    assert_int_equal(tn_vm_start(&kid[0]), TN_ESTATE);
+    assert_int_equal(tn_vm_pause(&kid[0]), TN_ESTATE);
+    assert_int_equal(tn_vm_resume(&kid[0]), TN_ESTATE);
+    assert_int_equal(tn_vm_wait(&kid[0], 0), TN_ESTATE);
+    assert_int_equal(tn_vm_shutdown(&kid[0]), TN_ESTATE);
+    assert_int_equal(tn_vm_reset(&kid[0]), TN_ESTATE);
+    assert_int_equal(tn_vm_state_save(&s, &kid[0]), TN_ESTATE);
+    assert_int_equal(tn_vm_image_take(&second, &kid[0], NULL), TN_ESTATE);
+    assert_int_equal(tn_vm_snapshot(&kid[0], &to), TN_ESTATE);
+    assert_int_equal(tn_vm_adopt(&kid[0], &cfg), 0);
+    assert_int_equal(tn_vm_adopt(&kid[0], &cfg), TN_ESTATE); /* twice */
+    assert_int_equal(tn_vm_start(&kid[0]), 0);
+    assert_int_equal(tn_vm_adopt(&kid[0], &cfg), TN_ESTATE);
+    assert_int_equal(tn_vm_reset(&kid[0]), TN_ESTATE); /* it runs */
+    con_type(&kid_con[0], "a\n");
+    hear(&kid[0], &loop, &kid_con[0], 0, "1: a\n");
+    /* One that was forked is complete. */
+    fork_kid(1, &image);
+    own(&cfg, &kid_con[1]);
+    assert_int_equal(tn_vm_adopt(&kid[1], &cfg), TN_ESTATE);
+    assert_int_equal(tn_vm_start(&kid[1]), 0);
+    con_type(&kid_con[1], "b\n");
+    hear(&kid[1], &loop, &kid_con[1], 0, "1: b\n");
+    /* Killed before it lived. */
+    assert_int_equal(tn_vm_prepare(&kid[2], &kvm, &loop, &image), 0);
+    assert_int_equal(tn_vm_kill(&kid[2]), 0);
+    assert_int_equal(tn_vm_wait(&kid[2], 10000), TN_VM_KILLED);
+    own(&cfg, &kid_con[2]);
+    assert_int_equal(tn_vm_adopt(&kid[2], &cfg), TN_ESTATE);
+    assert_int_equal(tn_vm_start(&kid[2]), TN_ESTATE);
+    tn_vm_close(&kid[2]);
+    assert_int_equal(tn_vm_prepare(&kid[2], &kvm, &loop, &image), 0);
+    tn_vm_close(&kid[2]);
+    /* After an error of adopt it is closed. */
+    for (int i = 0; i < 4; i++) {
+        own(&cfg, &kid_con[2]);
+        cfg.memory = i < 2 ? (uint32_t)i + 1 : TN_VM_MEMORY_MAP;
+        cfg.track_dirty = i == 2;
+        if (i == 3)
+            cfg.disk = (const struct tn_vm_disk_cfg *)&cfg, cfg.disks = 1;
+        assert_int_equal(tn_vm_prepare(&kid[2], &kvm, &loop, &image), 0);
+        assert_int_equal(tn_vm_adopt(&kid[2], &cfg), TN_EINVAL);
+        assert_int_equal(tn_vm_state_read(&kid[2]), TN_VM_CLOSED);
+    }
+    /* A clone that was killed comes back. */
+    assert_int_equal(tn_vm_kill(&kid[1]), 0);
+    assert_int_equal(tn_vm_wait(&kid[1], 10000), TN_VM_KILLED);
+    con_cut(&kid_con[1], 0);
+    assert_int_equal(tn_vm_reset(&kid[1]), 0);
+    assert_int_equal(tn_vm_wait(&kid[1], 0), TN_ESTATE);
+    assert_int_equal(tn_vm_reset(&kid[1]), 0);
+    assert_int_equal(tn_vm_start(&kid[1]), 0);
+    con_type(&kid_con[1], "c\nq");
+    assert_int_equal(finish(&kid[1], &loop, &kid_con[1]), TN_VM_POWEROFF);
+    assert_string_equal(kid_con[1].seen, "1: c\n");
+    con_cut(&kid_con[1], 0);
+    assert_int_equal(tn_vm_reset(&kid[1]), 0); /* and one that has ended */
+    assert_int_equal(tn_vm_start(&kid[1]), 0);
+    con_type(&kid_con[1], "d\nq");
+    assert_int_equal(finish(&kid[1], &loop, &kid_con[1]), TN_VM_POWEROFF);
+    assert_string_equal(kid_con[1].seen, "1: d\n");
+}
+
+/* Input that waits where the receiver was full comes, also after a reset. */
+static void input_goes_on(void **state)
+{
+    char text[200];
+
+    (void)state;
+    NEED_KVM();
+    ready("echo", 1);
+    take(&image, &vm);
+    memset(text, 'x', sizeof(text));
+    strcpy(text + 100, "\nq");
+    for (int i = 0; i < 2; i++) {
+        con_cut(&kid_con[0], 0);
+        if (i == 0) {
+            fork_kid(0, &image);
+        } else {
+            assert_int_equal(tn_vm_reset(&kid[0]), 0);
+            /* Its receiver fills before it runs, and is emptied by the next reset. */
+            con_type(&kid_con[0], "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy");
+            for (int k = 0; k < 50; k++)
+                tn_loop_step(&loop, 1);
+            assert_int_equal(tn_vm_reset(&kid[0]), 0);
+            while (read(kid_con[0].in[0], text + 150, 40) > 0)
+                ;
+        }
+        assert_int_equal(tn_vm_start(&kid[0]), 0);
+        con_type(&kid_con[0], text);
+        assert_int_equal(finish(&kid[0], &loop, &kid_con[0]), TN_VM_POWEROFF);
+        assert_int_equal(kid_con[0].len, 3 + 100 + 1);
+    }
+}
+
+/* How much this process has of the things that can leak. */
+struct things {
+    int fds, tasks, maps;
+};
+
+static struct things count_things(void)
+{
+    struct things t = {count_fds(), 0, 0};
+    FILE *f = fopen("/proc/self/maps", "r");
+    DIR *list = opendir("/proc/self/task");
+    int c;
+
+    while (readdir(list))
+        t.tasks++;
+    closedir(list);
+    while ((c = getc(f)) != EOF)
+        t.maps += c == '\n';
+    fclose(f);
+    return t;
+}
+
+static void fifty(unsigned round)
+{
+    static struct tn_vm many[50];
+    struct tn_vm_reaper reaper;
+    struct tn_vm_clone_cfg cfg;
+
+    memset(&reaper, 0, sizeof(reaper));
+    own(&cfg, NULL);
+    assert_int_equal(tn_vm_reaper_init(&reaper), 0);
+    for (unsigned i = 0; i < COUNT(many); i++) {
+        cfg.memory = i % 8 == 7 ? TN_VM_MEMORY_COPY : TN_VM_MEMORY_MAP;
+        memset(&many[i], 0, sizeof(many[i]));
+        if (i % 2)
+            assert_int_equal(tn_vm_fork(&many[i], &kvm, &loop, &image, &cfg), 0);
+        else
+            assert_int_equal(tn_vm_prepare(&many[i], &kvm, &loop, &image), 0);
+        if (i % 4 == 0)
+            assert_int_equal(tn_vm_adopt(&many[i], &cfg), 0);
+        if (i % 4 != 2 && i % 3 != 0)
+            assert_int_equal(tn_vm_start(&many[i]), 0);
+    }
+    for (unsigned i = 0; i < COUNT(many); i++) {
+        if (i % 5 == round % 5)
+            tn_vm_close(&many[i]);
+        else
+            tn_vm_close_to(&many[i], &reaper);
+        assert_int_equal(tn_vm_state_read(&many[i]), TN_VM_CLOSED);
+        tn_vm_close_to(&many[i], &reaper); /* nothing */
+    }
+    tn_vm_reaper_close(&reaper);
+    tn_vm_reaper_close(&reaper);
+}
+
+static void nothing_leaks(void **state)
+{
+    struct things was, is;
+
+    (void)state;
+    NEED_KVM();
+    ready("wait", 2);
+    take(&image, &vm);
+    fifty(0); /* the C library keeps stacks and arenas */
+    was = count_things();
+    for (unsigned i = 1; i < 3; i++)
+        fifty(i);
+    is = count_things();
+    assert_int_equal(is.fds, was.fds);
+    assert_int_equal(is.tasks, was.tasks);
+    if (is.maps > was.maps + 40)
+        fail_msg("%d mappings were %d", is.maps, was.maps);
+    /* A reaper that is none. */
+    {
+        struct tn_vm_reaper none;
+
+        memset(&none, 0, sizeof(none));
+        fork_kid(0, &image);
+        tn_vm_close_to(&kid[0], &none);
+        assert_int_equal(tn_vm_state_read(&kid[0]), TN_VM_CLOSED);
+        tn_vm_reaper_close(&none);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+#define CASE(name) cmocka_unit_test_setup_teardown(name, open_up, shut)
+        CASE(prepare_and_adopt),
+        CASE(shared_disks_are_refused),
+        CASE(overlays_of_their_own),
+        CASE(lazy_memory_goes_bad),
+        CASE(ids),
+        CASE(input_goes_on),
+        CASE(live_forks_of_a_busy_machine),
+        CASE(nobody_sees_what_others_write),
+        CASE(streams_go_on_side_by_side),
+        CASE(nothing_leaks),
         cmocka_unit_test(stream_1_taken),
         cmocka_unit_test(stream_4_taken),
         cmocka_unit_test(stream_1_written),
@@ -326,5 +1082,5 @@ int main(void)
     };
 
     cmocka_set_test_filter(getenv("TENON_TEST"));
-    return cmocka_run_group_tests(tests, clone_setup, clone_teardown);
+    return cmocka_run_group_tests_name("vm_fork", tests, clone_setup, clone_teardown);
 }

@@ -4,7 +4,7 @@
  * cost, beside the floor of raw KVM calls (fork_floor.h) in the same run. Golden machines are made
  * once: 128 MiB, one vCPU; tests/guests/fork.c, stopped right after an output, for what is timed,
  * and tests/guests/clone.c, asleep, for those that live. BUILD/fork-latency.svg is the plot of fork
- * latency against live forks; ROUNDS=n and LIVE=n make it shorter.
+ * latency against live forks; ROUNDS=n, LIVE=n and GROW=n make it shorter.
  */
 #include "tn_vm_fork.h"
 
@@ -21,6 +21,7 @@
 #define WARM_UP   20
 #define LIVE      2000
 #define MANY      10000
+#define GROW      30 /* seconds that the way from LIVE to MANY may take */
 #define PROCESSES 50
 #define CURVE     100 /* samples of each kind at each point of the plot */
 
@@ -282,145 +283,112 @@ static void latency(struct golden *none, struct golden *few, struct golden *many
 
 /* ---- B4, B5 ---- */
 
+/* What a crowd that has answered costs: KiB of Pss each. */
+static double memory_row(const struct crowd *c, const struct mem_use *before)
+{
+    struct mem_use after;
+    double pages;
+    char name[64];
+
+    mem_use_read(&after);
+    pages = crowd_own(c);
+    snprintf(name, sizeof(name), "tenon: cold, %.1f pages", pages);
+    mem_use_row(name, before, &after, c->count ? c->count : 1, (unsigned)(pages + 0.5));
+    return mem_use_pss(before, &after, c->count, (unsigned)(pages + 0.5));
+}
+
+static void memory_budget(unsigned live, double kib)
+{
+    char what[96];
+
+    snprintf(what, sizeof(what), "Pss per live fork, without its own pages, of %u in a process",
+             live);
+    bench_budget("B4", what, kib, "KiB", kib / 16, 16);
+}
+
+/* Returns the pages that a clone has of its own. */
 static double memory_of(struct golden *sleeper, struct tn_kvm *kvm, unsigned n)
 {
-    struct mem_use before, after;
+    struct mem_use before;
     struct crowd c;
-    char name[64];
-    double pages, pss = -1;
-    bool answered;
+    double kib = -1, pages;
 
     mem_use_settle();
     mem_use_read(&before);
     if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, n))
         die("crowd");
-    answered = crowd_grow(&c, n) && crowd_ask(&c, 0);
-    mem_use_read(&after);
-    pages = crowd_own(&c);
-    snprintf(name, sizeof(name), "tenon: cold, %.1f pages", pages);
-    mem_use_row(name, &before, &after, c.count ? c.count : 1, (unsigned)(pages + 0.5));
-    if (answered)
-        pss = mem_use_pss(&before, &after, n, (unsigned)pages);
+    if (crowd_grow(&c, n, 0) && crowd_ask(&c, 0))
+        kib = memory_row(&c, &before);
     else
         printf("  %u of %u clones, %u answers: %d (%s)\n", c.count, n, c.answers, c.err,
                strerror(c.sys_errno));
+    pages = crowd_own(&c);
     crowd_close(&c);
-    return pss;
+    memory_budget(n, kib);
+    return pages;
 }
 
-static void memory(struct golden *sleeper, struct tn_kvm *kvm, struct floor *floor0,
-                   struct floor *floor16)
+/*
+ * A clone in each process, of an image that the first process has; own: pages that a clone has. It
+ * comes before all else, as long as this process is small: the others share what it has.
+ */
+static void processes(struct golden *sleeper, struct tn_kvm *kvm, double own)
 {
-    static const unsigned live[] = {50, 200, LIVE};
-    double kib[3];
+    double available = -1, pss;
+    char what[96];
 
-    mem_use_head();
-    floor_crowd("floor: cold, 0 pages", floor0, 50, 0, 0);
-    floor_crowd("floor: cold, 16 pages", floor16, 200, 1, 16);
-    for (size_t i = 0; i < 3; i++)
-        kib[i] = live[i] <= number("LIVE", LIVE) ? memory_of(sleeper, kvm, live[i]) : -1;
-    for (size_t i = 0; i < 3; i++) {
-        char what[96];
-
-        snprintf(what, sizeof(what), "Pss per live fork, without its own pages, of %u in a process",
-                 live[i]);
-        bench_budget("B4", what, kib[i], "KiB", kib[i] / 16, 16);
-    }
-}
-
-/* A clone in each process: what a process itself takes is in it. */
-static void processes(struct golden *sleeper)
-{
-    struct tn_vm_snapshot_cfg cfg;
-    char dir[] = "/dev/shm/tenon-bench-XXXXXX", path[64], what[96];
-    double available = -1, pss = -1;
-
-    memset(&cfg, 0, sizeof(cfg));
-    cfg.dir = dir;
-    if (!mkdtemp(dir) || tn_vm_snapshot(&sleeper->vm, &cfg) < 0) {
-        perror("bench_fork: a snapshot in /dev/shm");
-    } else {
-        pss = crowd_processes(dir, PROCESSES, &available);
-        printf("  %s processes, %u of them with a clone each: Pss %.1f KiB, MemAvailable %.1f KiB "
-               "per process\n",
-               crowd_static() ? "static" : "dynamic", PROCESSES, pss, available);
-    }
-    snprintf(what, sizeof(what), "Pss per fork, a %s process for each",
+    mem_use_settle();
+    pss = crowd_processes(kvm, &sleeper->image, PROCESSES, &available);
+    printf("  %s processes, %u of them with a clone each: Pss %.1f KiB, %.1f pages of its own in "
+           "it; MemAvailable %.1f KiB\n",
+           crowd_static() ? "static" : "dynamic", PROCESSES, pss, own, available);
+    snprintf(what, sizeof(what), "Pss per fork, without its own pages, a %s process for each",
              crowd_static() ? "static" : "dynamic");
-    bench_budget("B4", what, pss, "KiB", pss / 160, 160);
-    snprintf(path, sizeof(path), "%s/state", dir);
-    unlink(path);
-    snprintf(path, sizeof(path), "%s/memory", dir);
-    unlink(path);
-    rmdir(dir);
+    bench_budget("B4", what, pss < 0 ? pss : pss - 4 * own, "KiB", (pss - 4 * own) / 160, 160);
 }
 
-static void crowd_row(const struct crowd *c, bool answered)
+static void crowd_row(const struct crowd *c)
 {
     double n = c->count ? c->count : 1;
 
-    printf("  %u live forks, %u answers%s; a fork %.0f us while they grow; teardown by the reaper "
-           "%.1f ms, of which %.1f on the loop's thread: %.0f us each\n",
-           c->count, c->answers, answered ? "" : " (too few)", (double)c->making / 1e3 / n,
-           (double)c->whole / 1e6, (double)c->front / 1e6, (double)c->whole / 1e3 / n);
-    if (c->err)
-        printf("  what stopped it: error %d (%s)\n", c->err, strerror(c->sys_errno));
+    printf("  %u live forks, %u answers; making one took %.0f us, while they grew; teardown by the "
+           "reaper %.1f ms, of which %.1f on the loop's thread: %.0f us each\n",
+           c->count, c->answers, (double)c->making / 1e3 / n, (double)c->whole / 1e6,
+           (double)c->front / 1e6, (double)c->whole / 1e3 / n);
     fflush(stdout);
 }
 
-/* Forks of `none` while so many others live: fills the plot's lines, and B5. */
-static void curves(struct golden *sleeper, struct golden *none, struct tn_kvm *kvm)
+/* One point of the plot: forks of another machine while the crowd lives. */
+static void curve_point(struct plot_line line[4], unsigned live, struct fork_way *cold,
+                        struct fork_way *warm)
 {
-    static const unsigned live[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, LIVE};
-    static struct plot_line line[4] = {{"cold, p99", "#c0392b", true, {{0, 0}}, 0},
-                                       {"cold, p50", "#c0392b", false, {{0, 0}}, 0},
-                                       {"pooled, p99", "#2455a4", true, {{0, 0}}, 0},
-                                       {"pooled, p50", "#2455a4", false, {{0, 0}}, 0}};
-    static struct fork_way cold, warm;
+    struct bench_series s[2] = {BENCH("cold", fork_cold, cold), BENCH("pooled", fork_pool, warm)};
+
+    bench_rounds(s, 2, CURVE, 2);
+    printf("  %10u", live);
+    for (unsigned k = 0; k < 4; k++) {
+        double us = (double)bench_percentile(&s[k / 2], k % 2 ? 99 : 50) / 1e3;
+
+        printf(" %10.1f", us);
+        line[k].at[line[k].count][0] = live;
+        line[k].at[line[k].count++][1] = us;
+    }
+    printf(" %10u\n", s[0].failures + s[1].failures);
+    fflush(stdout);
+    bench_free(s, 2);
+}
+
+static void curve_plot(const struct plot_line line[4])
+{
     struct plot p = {"Fork to first output against live forks",
                      NULL,
                      "live forks in the process",
                      "microseconds",
                      {1, LIVE},
-                     {50, 20000}};
+                     {50, 50000}};
     struct utsname name;
     char note[256], path[512];
-    struct crowd c;
-    bool answered = true;
 
-    way_init(&cold, none, 0);
-    way_init(&warm, none, 0);
-    if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, LIVE))
-        die("crowd");
-    puts("fork to first output while others live, us");
-    printf("  %10s %10s %10s %10s %10s %10s\n", "live forks", "cold p50", "p99", "pooled p50",
-           "p99", "failures");
-    for (size_t i = 0; i < sizeof(live) / sizeof(live[0]) && live[i] <= number("LIVE", LIVE); i++) {
-        struct bench_series s[2] = {BENCH("cold", fork_cold, &cold),
-                                    BENCH("pooled", fork_pool, &warm)};
-        uint32_t before = c.count;
-
-        answered = crowd_grow(&c, live[i]) && crowd_ask(&c, before);
-        if (!answered)
-            break;
-        bench_rounds(s, 2, CURVE, 2);
-        for (unsigned k = 0; k < 4; k++) {
-            line[k].at[i][0] = live[i];
-            line[k].at[i][1] = (double)bench_percentile(&s[k / 2], k % 2 ? 50 : 99) / 1e3;
-            line[k].count++;
-        }
-        printf("  %10u %10.1f %10.1f %10.1f %10.1f %10u\n", live[i], line[1].at[i][1],
-               line[0].at[i][1], line[3].at[i][1], line[2].at[i][1], s[0].failures + s[1].failures);
-        fflush(stdout);
-        bench_free(s, 2);
-    }
-    fork_way_end(&cold);
-    fork_way_end(&warm);
-    bench_free(&fork_teardown, 1);
-    crowd_close(&c);
-    crowd_row(&c, answered);
-    bench_budget("B5", "2,000 live forks in one process, those that lack or do not answer",
-                 (double)LIVE - c.answers, "forks", (LIVE - (double)c.answers) / LIVE, 0);
     memset(&name, 0, sizeof(name));
     uname(&name);
     snprintf(note, sizeof(note), "128 MiB, 1 vCPU; %s %s, %ld CPUs; %u samples a point",
@@ -430,37 +398,68 @@ static void curves(struct golden *sleeper, struct golden *none, struct tn_kvm *k
     printf("  %s: %s\n", path, plot_write(&p, line, 4, path) ? "written" : strerror(errno));
 }
 
-/* As many as there are to be had, up to 10,000. */
-static void many_live(struct golden *sleeper, struct tn_kvm *kvm)
+/* B5: a crowd that grows, with the points of the plot on its way, to 2,000 and beyond. */
+static void crowds(struct golden *sleeper, struct golden *none, struct tn_kvm *kvm)
 {
-    struct mem_use before, after;
+    static const unsigned live[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, LIVE};
+    static struct plot_line line[4] = {{"cold, p50", "#c0392b", false, {{0, 0}}, 0},
+                                       {"cold, p99", "#c0392b", true, {{0, 0}}, 0},
+                                       {"pooled, p50", "#2455a4", false, {{0, 0}}, 0},
+                                       {"pooled, p99", "#2455a4", true, {{0, 0}}, 0}};
+    static struct fork_way cold, warm;
+    unsigned most = number("LIVE", LIVE);
+    struct mem_use before;
     struct crowd c;
-    bool answered;
+    double kib = -1;
+    uint32_t first;
 
+    way_init(&cold, none, 0);
+    way_init(&warm, none, 0);
     mem_use_settle();
     mem_use_read(&before);
     if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, MANY))
         die("crowd");
-    answered = crowd_grow(&c, MANY);
-    answered = crowd_ask(&c, 0) && answered;
-    mem_use_read(&after);
-    crowd_close(&c);
-    crowd_row(&c, answered);
-    printf("  MemAvailable %.1f KiB each, %.1f GiB in all\n",
-           mem_use_available(&before, &after, c.count ? c.count : 1),
-           (double)(before.available - after.available) / (1 << 20));
+    puts("fork to first output while others live, us");
+    printf("  %10s %10s %10s %10s %10s %10s\n", "live forks", "cold p50", "p99", "pooled p50",
+           "p99", "failures");
+    for (size_t i = 0; i < sizeof(live) / sizeof(live[0]) && live[i] <= most; i++) {
+        first = c.count;
+        if (!crowd_grow(&c, live[i], 0) || !crowd_ask(&c, first))
+            break;
+        curve_point(line, live[i], &cold, &warm);
+    }
+    fork_way_end(&cold);
+    fork_way_end(&warm);
+    bench_free(&fork_teardown, 1);
+    curve_plot(line);
+    bench_budget("B5", "2,000 live forks in one process, those that lack or do not answer",
+                 (double)LIVE - c.answers, "forks", (LIVE - (double)c.answers) / LIVE, 0);
+    if (c.answers == LIVE) {
+        mem_use_head();
+        kib = memory_row(&c, &before);
+        first = c.count;
+        (void)crowd_grow(&c, MANY, number("GROW", GROW));
+        (void)crowd_ask(&c, first);
+    }
+    memory_budget(LIVE, kib);
+    if (c.err)
+        printf("  it stopped at %u: error %d (%s); %ld descriptors may be open\n", c.count, c.err,
+               strerror(c.sys_errno), sysconf(_SC_OPEN_MAX));
+    else if (c.count < MANY && most >= LIVE)
+        printf("  it stopped at %u, after %u s more: GROW=seconds for others\n", c.count,
+               number("GROW", GROW));
     bench_budget("B5", "10,000 live forks in one process, those that lack or do not answer",
                  (double)MANY - c.answers, "forks", (MANY - (double)c.answers) / MANY, 0);
+    crowd_close(&c);
+    crowd_row(&c);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     static struct golden none, few, many, sleeper;
     static struct floor floor0, floor16, floor128;
     static struct tn_kvm kvm;
 
-    if (argc == 3 && strcmp(argv[1], CROWD_ONE) == 0)
-        return crowd_one(argv[2]);
     bench_machine();
     if (tn_kvm_open(&kvm, NULL) < 0) {
         puts("B1 skipped: /dev/kvm cannot be used here");
@@ -474,14 +473,18 @@ int main(int argc, char **argv)
     golden_sleep(&sleeper, &kvm);
     if (!floor_of(&floor0, &none) || !floor_of(&floor16, &few) || !floor_of(&floor128, &many))
         return 1;
+    if (number("LIVE", LIVE) > 0) {
+        mem_use_head();
+        processes(&sleeper, &kvm, memory_of(&sleeper, &kvm, 50));
+    }
     latency(&none, &few, &many, &floor0, &floor16, &floor128);
     if (number("LIVE", LIVE) > 0) {
-        memory(&sleeper, &kvm, &floor0, &floor16);
-        processes(&sleeper);
-        curves(&sleeper, &none, &kvm);
+        mem_use_head();
+        floor_crowd("floor: cold, 0 pages", &floor0, 50, 0, 0);
+        floor_crowd("floor: cold, 16 pages", &floor16, 200, 1, 16);
+        (void)memory_of(&sleeper, &kvm, 200);
+        crowds(&sleeper, &none, &kvm);
     }
-    if (number("LIVE", LIVE) >= LIVE)
-        many_live(&sleeper, &kvm);
     floor_end(&floor0);
     floor_end(&floor16);
     floor_end(&floor128);

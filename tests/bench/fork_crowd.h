@@ -65,12 +65,16 @@ static inline bool crowd_init(struct crowd *c, struct tn_kvm *kvm, struct tn_loo
     return c->member != NULL;
 }
 
-/* Adds clones until there are n; false: c->err and the errno say why there are fewer. */
-static inline bool crowd_grow(struct crowd *c, uint32_t n)
+/*
+ * Adds clones until there are n, or so many seconds are over (0: no limit); false: c->err, unless it
+ * is 0, and the errno say why there are fewer.
+ */
+static inline bool crowd_grow(struct crowd *c, uint32_t n, unsigned seconds)
 {
     uint64_t begin = bench_now();
 
-    while (c->err == 0 && c->count < n && c->count < c->cap) {
+    while (c->err == 0 && c->count < n && c->count < c->cap &&
+           (seconds == 0 || bench_now() - begin < seconds * 1000000000ull)) {
         struct crowd_member *m = (struct crowd_member *)calloc(1, sizeof(*m));
         struct tn_vm_clone_cfg cfg;
         int r = m && pipe2(m->in, O_CLOEXEC | O_NONBLOCK) == 0 ? TN_OK : TN_ESYS;
@@ -166,42 +170,26 @@ static inline void crowd_close(struct crowd *c)
 
 /* ---- a process for each ---- */
 
-/*
- * What this program is when it is run with CROWD_ONE and a directory: one clone of the image there,
- * on stdin and stdout, until its input ends.
- */
-#define CROWD_ONE "--one"
-
-static inline int crowd_one(const char *dir)
+/* What a child is: one clone, on two descriptors, until it is killed. */
+static inline int crowd_one(struct tn_kvm *kvm, const struct tn_vm_image *image, int in, int out)
 {
-    static struct tn_vm_image image;
-    static struct tn_kvm kvm;
     static struct tn_loop loop;
     static struct tn_vm vm;
-    struct tn_vm_image_cfg open;
     struct tn_vm_clone_cfg cfg;
-    int r = tn_kvm_open(&kvm, NULL);
+    int r = tn_loop_init(&loop);
 
-    memset(&open, 0, sizeof(open));
     memset(&cfg, 0, sizeof(cfg));
-    open.dir = dir;
-    open.lazy = true; /* don't check the memory: that is not what is measured */
-    cfg.console_in = 0;
-    cfg.console_out = 1;
+    cfg.console_in = in;
+    cfg.console_out = out;
     if (r >= 0)
-        r = tn_loop_init(&loop);
-    if (r >= 0)
-        r = tn_vm_image_open(&image, &kvm, &open);
-    if (r >= 0)
-        r = tn_vm_fork(&vm, &kvm, &loop, &image, &cfg);
+        r = tn_vm_fork(&vm, kvm, &loop, image, &cfg);
     if (r >= 0)
         r = tn_vm_start(&vm);
-    while (r >= 0 && vm.board.console.in >= 0)
+    while (r >= 0)
         r = tn_loop_step(&loop, -1);
     if (r < 0)
         fprintf(stderr, "fork_crowd: a clone in its process: %d (%s)\n", r, strerror(errno));
-    fflush(NULL);
-    _exit(r < 0);
+    return 1;
 }
 
 static inline bool crowd_static(void)
@@ -214,21 +202,17 @@ struct crowd_child {
     int in, out;
 };
 
-static inline bool crowd_spawn_(struct crowd_child *child, const char *dir)
+static inline bool crowd_spawn_(struct crowd_child *child, struct tn_kvm *kvm,
+                                const struct tn_vm_image *image)
 {
-    char *args[] = {(char *)(uintptr_t) "bench_fork", (char *)(uintptr_t)CROWD_ONE,
-                    (char *)(uintptr_t)dir, NULL};
     int in[2], out[2];
 
     if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
         return false;
+    fflush(NULL);
     child->pid = fork();
-    if (child->pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        execv("/proc/self/exe", args);
-        _exit(127);
-    }
+    if (child->pid == 0)
+        _exit(crowd_one(kvm, image, in[0], out[1]));
     close(in[0]);
     close(out[1]);
     child->in = in[1];
@@ -246,8 +230,9 @@ static inline bool crowd_ask_child_(const struct crowd_child *child)
            read(child->out, &c, 1) == 1 && c == 'X';
 }
 
-/* n processes with a clone each of the image in dir: KiB of Pss each, or -1. */
-static inline double crowd_processes(const char *dir, uint32_t n, double *available)
+/* n processes with a clone each: KiB of Pss that each has on average, or -1. */
+static inline double crowd_processes(struct tn_kvm *kvm, const struct tn_vm_image *image,
+                                     uint32_t n, double *available)
 {
     struct crowd_child *child = (struct crowd_child *)calloc(n, sizeof(*child));
     struct mem_use before, after;
@@ -260,7 +245,7 @@ static inline double crowd_processes(const char *dir, uint32_t n, double *availa
     signal(SIGPIPE, SIG_IGN);
     mem_use_settle();
     mem_use_read(&before);
-    while (made < n && crowd_spawn_(&child[made], dir))
+    while (made < n && crowd_spawn_(&child[made], kvm, image))
         made++;
     for (uint32_t i = 0; i < made; i++)
         bad += !crowd_ask_child_(&child[i]);
@@ -277,6 +262,7 @@ static inline double crowd_processes(const char *dir, uint32_t n, double *availa
     for (uint32_t i = 0; i < made; i++) {
         close(child[i].in);
         close(child[i].out);
+        kill(child[i].pid, SIGKILL);
     }
     for (uint32_t i = 0; i < made; i++)
         (void)waitpid(child[i].pid, NULL, 0);

@@ -60,15 +60,16 @@ static inline void mem_use_read(struct mem_use *u)
     u->tables = mem_use_line_("/proc/self/status", "VmPTE:");
 }
 
-/* Until what was freed lately is free: KVM frees behind grace periods. Two seconds at most. */
+/* Until what was freed lately is free: KVM frees behind grace periods. Six seconds at most. */
 static inline void mem_use_settle(void)
 {
     int64_t before = -1, now = mem_use_line_("/proc/meminfo", "MemFree:");
 
-    for (unsigned i = 0; i < 10 && (before < 0 || now > before + 512); i++) {
+    for (unsigned i = 0, calm = 0; i < 30 && calm < 3; i++) {
         usleep(200000);
         before = now;
         now = mem_use_line_("/proc/meminfo", "MemFree:");
+        calm = now > before + 512 ? 0 : calm + 1;
     }
 }
 
