@@ -1277,6 +1277,8 @@ static inline int tn_vm_read_layers_(struct tn_vm_image *image, struct tn_vm_rea
             tn_vm_read_close_(&below);
     }
     free(path);
+    if (r >= 0)
+        image->fault.depth = 0;
     for (uint32_t i = 0; r >= 0 && i < image->layers / 2; i++) { /* the lowest comes first */
         struct tn_vm_layer swap = image->layer[i];
 

@@ -417,12 +417,16 @@ static inline int fault_epoll_ctl(int epoll, int op, int fd, struct epoll_event 
 static inline int fault_fcntl(int fd, int command, ...)
 {
     va_list args;
+    bool back;
     long arg;
 
     va_start(args, command);
     arg = va_arg(args, long);
     va_end(args);
-    return fault_fails(FAULT_FCNTL, (unsigned long)command) ? -1 : fcntl(fd, command, arg);
+    back = command == F_OFD_SETLK && ((const struct flock *)arg)->l_type == F_UNLCK;
+    if (!back && fault_fails(FAULT_FCNTL, (unsigned long)command))
+        return -1;
+    return fcntl(fd, command, arg);
 }
 
 /* Not those that run a guest, let go who waits, or give back. */

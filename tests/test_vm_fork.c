@@ -841,6 +841,7 @@ static void lazy_memory_goes_bad(void **state)
         assert_int_equal(kid[0].end.detail[0], chunk);
         assert_int_equal(tn_vm_reset(&kid[0]), TN_ESTATE);
         /* Copied, it is not even made where a file is too short; mapped files are the caller's. */
+        own(&cfg, &kid_con[1]);
         cfg.memory = TN_VM_MEMORY_COPY;
         assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg), bad[i].cut ? TN_ETRUNC : 0);
         tn_vm_close(&kid[1]);

@@ -329,16 +329,18 @@ static double memory_of(struct golden *sleeper, struct tn_kvm *kvm, unsigned n)
 }
 
 /*
- * A clone in each process, of an image that the first process has; own: pages that a clone has. It
- * comes before all else, as long as this process is small: the others share what it has.
+ * A clone in each process, of an image that the first process has. It comes before all else: what
+ * this process has by then, its threads' stacks among it, is in the others as well.
  */
-static void processes(struct golden *sleeper, struct tn_kvm *kvm, double own)
+static void processes(struct golden *sleeper, struct tn_kvm *kvm)
 {
-    double available = -1, pss;
+    double available = -1, own, pss;
     char what[96];
 
     mem_use_settle();
     pss = crowd_processes(kvm, &sleeper->image, PROCESSES, &available);
+    mem_use_head();
+    own = memory_of(sleeper, kvm, PROCESSES);
     printf("  %s processes, %u of them with a clone each: Pss %.1f KiB, %.1f pages of its own in "
            "it; MemAvailable %.1f KiB\n",
            crowd_static() ? "static" : "dynamic", PROCESSES, pss, own, available);
@@ -466,17 +468,15 @@ int main(void)
         return 0;
     }
     crowd_limits();
+    golden_sleep(&sleeper, &kvm);
+    if (number("LIVE", LIVE) > 0)
+        processes(&sleeper, &kvm);
     /* Clones of the first speak at once; those of the others when their pages are written. */
     golden_make(&none, &kvm, 0, 1);
     golden_make(&few, &kvm, 16, 2);
     golden_make(&many, &kvm, 128, 2);
-    golden_sleep(&sleeper, &kvm);
     if (!floor_of(&floor0, &none) || !floor_of(&floor16, &few) || !floor_of(&floor128, &many))
         return 1;
-    if (number("LIVE", LIVE) > 0) {
-        mem_use_head();
-        processes(&sleeper, &kvm, memory_of(&sleeper, &kvm, 50));
-    }
     latency(&none, &few, &many, &floor0, &floor16, &floor128);
     if (number("LIVE", LIVE) > 0) {
         mem_use_head();
