@@ -6,9 +6,9 @@
  *
  * A machine is booted, paused and made an image of; clones of it come from nothing (cold), from a
  * pool of machines that were prepared (pooled), or are put back where they began (reset). The guest
- * is a few bytes that are built in. With --kernel, a Linux for one, it is that, left alone until its
- * console has been silent for a second; its clones are sent a newline, and their first byte is the
- * echo.
+ * is a few bytes that are built in. With --kernel, a Linux for one, it is that, left alone until
+ * its console has been silent for a second; its clones are sent a newline, and their first byte is
+ * the echo.
  *
  * Exit status: 0; 1 when KVM or a clone failed; 2 for bad usage.
  */

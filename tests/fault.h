@@ -60,6 +60,7 @@ enum fault_kind {
     FAULT_EVENTFD,
     FAULT_FCNTL,
     FAULT_FDATASYNC,
+    FAULT_FDOPENDIR,
     FAULT_FSYNC,
     FAULT_FSTAT, /* and fstatat */
     FAULT_FTRUNCATE,
@@ -102,6 +103,7 @@ static const struct {
     [FAULT_EVENTFD] = {"eventfd", EMFILE},
     [FAULT_FCNTL] = {"fcntl", ENOLCK},
     [FAULT_FDATASYNC] = {"fdatasync", EIO},
+    [FAULT_FDOPENDIR] = {"fdopendir", ENOMEM},
     [FAULT_FSYNC] = {"fsync", EIO},
     [FAULT_FSTAT] = {"fstat", ENOMEM},
     [FAULT_FTRUNCATE] = {"ftruncate", EFBIG},
@@ -437,13 +439,16 @@ static inline bool fault_may_fail(unsigned long request)
 
 static inline int fault_ioctl(int fd, unsigned long request, ...)
 {
+    unsigned long what = request;
     va_list args;
     void *arg;
 
     va_start(args, request);
     arg = va_arg(args, void *);
     va_end(args);
-    if (fault_may_fail(request) && fault_fails(FAULT_IOCTL, request))
+    if (request == KVM_IRQ_LINE)
+        what |= (unsigned long)((const struct kvm_irq_level *)arg)->irq << 32;
+    if (fault_may_fail(request) && fault_fails(FAULT_IOCTL, what))
         return -1;
     return ioctl(fd, request, arg);
 }
@@ -533,6 +538,11 @@ static inline int fault_fstatat(int dir, const char *path, struct stat *st, int 
 static inline int fault_mkdir(const char *path, mode_t mode)
 {
     return fault_fails(FAULT_MKDIR, 0) ? -1 : mkdir(path, mode);
+}
+
+static inline DIR *fault_fdopendir(int fd)
+{
+    return fault_fails(FAULT_FDOPENDIR, 0) ? NULL : fdopendir(fd);
 }
 
 static inline int fault_renameat(int from, const char *name, int to, const char *other)
@@ -652,6 +662,7 @@ static inline bool fault_same(const struct fault_holds *before, int epoll, struc
 #define eventfd_write  fault_eventfd_write
 #define fcntl          fault_fcntl
 #define fdatasync      fault_fdatasync
+#define fdopendir      fault_fdopendir
 #define free           fault_free
 #define fstat          fault_fstat
 #define fstatat        fault_fstatat

@@ -161,8 +161,8 @@ static void save(struct chain *c, struct tn_vm_image *image)
     }
     memset(&to, 0, sizeof(to));
     memset(&from, 0, sizeof(from));
-    to.diff = c->way == BY_DIFF && vm->base && vm->base->dir && c->dir_count > 0 &&
-              c->dir_count < 60;
+    to.diff =
+        c->way == BY_DIFF && vm->base && vm->base->dir && c->dir_count > 0 && c->dir_count < 60;
     if (!to.diff)
         chain_forget(c);
     snprintf(c->dirs[c->dir_count], sizeof(c->dirs[0]), "%s/p%u", dir, c->points);
@@ -295,25 +295,25 @@ static void chains(uint32_t cpus, uint32_t lines, unsigned mask, unsigned want, 
 static void stream_1_taken(void **state)
 {
     (void)state;
-    chains(1, 400, TAKEN | BIT(BY_RESUME), 440, true);
+    chains(1, 300, TAKEN | BIT(BY_RESUME), 440, true);
 }
 
 static void stream_4_taken(void **state)
 {
     (void)state;
-    chains(4, 400, TAKEN | BIT(BY_RESUME), 440, true);
+    chains(4, 300, TAKEN | BIT(BY_RESUME), 440, true);
 }
 
 static void stream_1_written(void **state)
 {
     (void)state;
-    chains(1, 120, WRITTEN | TAKEN, 60, false);
+    chains(1, 80, WRITTEN | TAKEN, 60, false);
 }
 
 static void stream_4_written(void **state)
 {
     (void)state;
-    chains(4, 120, WRITTEN, 60, true);
+    chains(4, 80, WRITTEN, 60, true);
 }
 
 /* ---- many machines of one ---- */
@@ -686,6 +686,65 @@ static void shared_disks_are_refused(void **state)
     assert_null(strstr(kid_con[0].seen, "bad"));
 }
 
+/* A disk that always has a request under way, through many machines; none gets lost or is torn. */
+static void requests_under_way(void **state)
+{
+    uint64_t random = asked("TENON_SEED", 0xd15c);
+    struct tn_vm_snapshot_cfg to;
+    struct tn_vm_image_cfg from;
+    struct tn_vm_disk_cfg disk;
+    struct tn_vm_clone_cfg cfg;
+    struct tn_vm *now = &vm;
+
+    (void)state;
+    NEED_KVM();
+    memset(&disk, 0, sizeof(disk));
+    memset(&to, 0, sizeof(to));
+    memset(&from, 0, sizeof(from));
+    disk.path = file_of("base", 65536, 0x11);
+    disk.overlay = name_of("over");
+    busy_disk(&disk);
+    tn_vm_image_close(&image);
+    for (int i = 0; i < (is_long() ? 2000 : 40); i++) {
+        struct tn_vm_image *next = i % 2 ? &image : &second;
+        struct tn_vm *then = &kid[i % 2];
+        size_t len = con.len;
+
+        from.dir = to.dir = name_of("d");
+        remove_dir(to.dir);
+        if (i % 4 < 2) {
+            assert_int_equal(tn_vm_snapshot(now, &to), 0);
+            assert_int_equal(tn_vm_image_open(next, &kvm, &from), 0);
+        } else {
+            assert_int_equal(tn_vm_image_take(next, now, dir), 0);
+        }
+        (void)con_take(&con);
+        len = con.len;
+        tn_vm_close(now);
+        con_cut(&con, len);
+        tn_vm_image_close(i % 2 ? &second : &image);
+        unlink(disk.overlay);
+        disk.overlay = name_of("over%d", i % 2);
+        own(&cfg, &con);
+        cfg.disk = &disk;
+        cfg.disks = 1;
+        assert_int_equal(tn_vm_fork(then, &kvm, &loop, next, &cfg), 0);
+        assert_int_equal(tn_vm_start(then), 0);
+        now = then;
+        for (uint64_t k = test_random(&random) % 40; k > 0; k--)
+            tn_loop_step(&loop, 0);
+        assert_int_equal(tn_vm_pause(now), 0);
+        (void)con_take(&con);
+    }
+    assert_int_equal(tn_vm_resume(now), 0);
+    hear(now, &loop, &con, con.len, "..");
+    con_type(&con, "x");
+    assert_int_equal(finish(now, &loop, &con), TN_VM_POWEROFF);
+    if (strstr(con.seen, "bad") || !strstr(con.seen, "\ndone\n"))
+        fail_msg("it said %s", con.seen);
+    unlink(disk.overlay);
+}
+
 /* The bytes of a file, and whether they are still the same. */
 static bool file_is(const char *path, const uint8_t *bytes, size_t len)
 {
@@ -791,8 +850,11 @@ static void lazy_memory_goes_bad(void **state)
     static const struct {
         uint64_t at; /* a byte is another; with cut all from there on is gone */
         bool cut;
-    } bad[] = {{0x400000, false},  {0x41ffff, false}, {0x400000, true},
-               {0x420000, true}, {TN_VM_X86_GENID_GPA, false}};
+    } bad[] = {{0x400000, false},
+               {0x41ffff, false},
+               {0x400000, true},
+               {0x420000, true},
+               {TN_VM_X86_GENID_GPA, false}};
     struct tn_vm_snapshot_cfg to;
     struct tn_vm_image_cfg from;
     struct tn_vm_clone_cfg cfg;
@@ -843,7 +905,8 @@ static void lazy_memory_goes_bad(void **state)
         /* Copied, it is not even made where a file is too short; mapped files are the caller's. */
         own(&cfg, &kid_con[1]);
         cfg.memory = TN_VM_MEMORY_COPY;
-        assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg), bad[i].cut ? TN_ETRUNC : 0);
+        assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &image, &cfg),
+                         bad[i].cut ? TN_ETRUNC : 0);
         tn_vm_close(&kid[1]);
         if (bad[i].cut) {
             cfg.memory = TN_VM_MEMORY_MAP;
@@ -1069,6 +1132,7 @@ int main(void)
         CASE(prepare_and_adopt),
         CASE(shared_disks_are_refused),
         CASE(overlays_of_their_own),
+        CASE(requests_under_way),
         CASE(lazy_memory_goes_bad),
         CASE(ids),
         CASE(input_goes_on),

@@ -128,10 +128,11 @@ static void same_files(const char *what, const uint8_t *a, size_t a_len, const u
         for (size_t i = 0; i < s.len; i++) {
             bool lapic = timers && s.type == TN_VM_SEC_VCPU_LAPIC &&
                          ((i >= 0x390 && i < 0x394) || (i >= 0x200 && i < 0x280));
+            bool rate = timers && s.type == TN_VM_SEC_RATE;
             bool chip = timers && ((s.type == TN_VM_SEC_PIC_MASTER && i < 2) ||
                                    (s.type == TN_VM_SEC_IOAPIC && i >= 16 && i < 20));
 
-            if (s.bytes[i] != t.bytes[i] && !lapic && !chip)
+            if (s.bytes[i] != t.bytes[i] && !lapic && !chip && !rate)
                 fail_msg("%s: section %#x.%u differs at %zu: %#x is %#x", what, s.type, s.instance,
                          i, s.bytes[i], t.bytes[i]);
         }
@@ -156,7 +157,10 @@ static void save_restore_save(const char *what, const struct tn_vm_disk_cfg *row
     char path[200];
 
     assert_int_equal(tn_vm_pause(&vm), 0);
-    serve_for_a_while(); /* what the devices were asked is done */
+    /* What the devices were asked is done, also if the guest had not yet notified them of it. */
+    tn_vm_devices_quiesce(&vm.devices);
+    tn_vm_devices_wake(&vm.devices);
+    serve_for_a_while();
     memset(&to, 0, sizeof(to));
     memset(&from, 0, sizeof(from));
     from.dir = to.dir = first;
@@ -207,6 +211,8 @@ static void same_bytes_at_rest(void **state)
         con_cut(&con, 0);
         boot(&vm, &loop, &con, words[i], cpus, false);
         hear(&vm, &loop, &con, 0, "ready\n");
+        if (i % 2) /* keys that nobody reads */
+            assert_int_equal(tn_vm_shutdown(&vm), 0);
         save_restore_save(words[i], NULL, false, "q");
     }
 }
@@ -288,6 +294,45 @@ static void same_bytes_of_devices(void **state)
         assert_non_null(strstr(con.seen, "\ndone\n"));
         unlink(disk.overlay);
     }
+}
+
+/* All devices are in use, and the disk may do one request a second: the second one waits. */
+static void same_bytes_of_devices_that_wait(void **state)
+{
+    struct tn_virtio_rng_state rng;
+    struct tn_vm_disk_cfg disk;
+    struct tn_vm_cfg cfg;
+
+    (void)state;
+    NEED_KVM();
+    memset(&disk, 0, sizeof(disk));
+    disk.path = file_of("base", 65536, 0x5a);
+    disk.overlay = name_of("over");
+    disk.rate.ops_per_s = disk.rate.ops_burst = 1;
+    describe(&cfg, &con, "all", 1);
+    cfg.kernel = kernel;
+    cfg.kernel_len = kernel_len;
+    cfg.disk = &disk;
+    cfg.disks = 1;
+    cfg.virtio_console = cfg.rng = true;
+    cfg.virtio_in = hvc.in[0];
+    cfg.virtio_out = hvc.out[1];
+    cfg.cols = 132;
+    cfg.rows = 43;
+    assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
+    assert_int_equal(tn_vm_start(&vm), 0);
+    do { /* until the console and the entropy were asked twice */
+        tn_loop_step(&loop, 1);
+        (void)con_take(&con);
+        (void)con_take(&hvc);
+        pthread_mutex_lock(&vm.devices.rng.slot.lock);
+        tn_virtio_rng_save(&vm.devices.rng.model, &rng);
+        pthread_mutex_unlock(&vm.devices.rng.slot.lock);
+    } while (tn_vm_wait(&vm, 0) == TN_EAGAIN && rng.virtio.queue[0].ring.next_used < 2);
+    assert_null(strstr(con.seen, "all 3"));
+    save_restore_save("all", &disk, true, NULL);
+    assert_non_null(strstr(con.seen, "all 3\n"));
+    unlink(disk.overlay);
 }
 
 /* ---- the state as a value ---- */
@@ -586,8 +631,9 @@ static void little_for_little(void **state)
 /* One edit of a field of one of the sections before the manifest. */
 static void edit(uint8_t *bytes, const struct part *part, size_t n, uint64_t *random)
 {
-    static const uint64_t values[] = {0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000,
-                                      UINT32_MAX, INT64_MAX, UINT64_MAX, 0x100000000, 0xfee00000};
+    static const uint64_t values[] = {0,          1,           0x7f,       0x80,       0xff,
+                                      0xffff,     0x7fffffff,  0x80000000, UINT32_MAX, INT64_MAX,
+                                      UINT64_MAX, 0x100000000, 0xfee00000};
     const struct part *p = &part[test_random(random) % (n - 1)];
     unsigned width = 1u << test_random(random) % 4;
     size_t at;
@@ -636,7 +682,7 @@ static bool try_it(struct tn_vm *to, bool made, uint64_t seed, uint64_t us)
 
 static void forged_states_harm_nobody(void **state)
 {
-    uint64_t seed = asked("TENON_SEED", 0xf0), rounds = is_long() ? 40000 : 1500;
+    uint64_t seed = asked("TENON_SEED", 0xf0), rounds = is_long() ? 40000 : 1000;
     unsigned parsed = 0, ran = 0, made = 0;
     struct part part[128];
     uint8_t *bytes;
@@ -705,6 +751,7 @@ int main(void)
         CASE(same_bytes_of_an_hour_ago),
         CASE(same_bytes_but_for_timers),
         CASE(same_bytes_of_devices),
+        CASE(same_bytes_of_devices_that_wait),
     };
 
     cmocka_set_test_filter(getenv("TENON_TEST"));

@@ -12,8 +12,10 @@
 
 #include <sys/wait.h>
 
-#define RAM  (16ull << 20)
+#define RAM (16ull << 20)
+#ifndef HANG
 #define HANG 60.0 /* seconds without any progress: it has come to a halt */
+#endif
 
 static uint8_t *clone_elf;
 static size_t clone_len;

@@ -2,10 +2,10 @@
 /*
  * B10: a full snapshot of 128 MiB beside a copy of the same 128 MiB to the same place by write(2),
  * with nothing around it: in a tmpfs and on the disk under BUILD, with memory that is full of noise
- * and as a guest leaves it: mostly zeroes, which a snapshot leaves out, and a plain copy does not; one
- * that leaves them out is printed beside it. A snapshot also digests what it writes, 64 KiB at a
- * time, on a thread for each CPU, up to four. Then diffs, by pages written and by RAM; and what opening
- * costs, which reads and checks all memory unless it is lazy. ROUNDS=n makes it shorter.
+ * and as a guest leaves it: mostly zeroes, which a snapshot leaves out, and a plain copy does not;
+ * one that leaves them out is printed beside it. A snapshot also digests what it writes, 64 KiB at
+ * a time, on a thread for each CPU, up to four. Then diffs, by pages written and by RAM; and what
+ * opening costs, which reads and checks all memory unless it is lazy. ROUNDS=n makes it shorter.
  */
 #include "tn_vm_fork.h"
 

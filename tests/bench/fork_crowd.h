@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * Many clones that live at once in this process, or in one each. They are of a machine that sleeps
- * until it is sent a byte, and answers with an X (tests/guests/clone.c, "wait"): each is asked once,
- * so that each has run, and then sleeps. Each has an input of its own; the outputs end in one pipe,
+ * until it is sent a byte, and answers with an X (tests/guests/clone.c, "wait"): each is asked
+ * once, so that each has run, and then sleeps. Each has an input of its own; the outputs end in one pipe,
  * where the answers are counted.
  */
 #ifndef TENON_FORK_CROWD_H
@@ -66,8 +66,8 @@ static inline bool crowd_init(struct crowd *c, struct tn_kvm *kvm, struct tn_loo
 }
 
 /*
- * Adds clones until there are n, or so many seconds are over (0: no limit); false: c->err, unless it
- * is 0, and the errno say why there are fewer.
+ * Adds clones until there are n, or so many seconds are over (0: no limit); false: c->err, unless
+ * it is 0, and the errno say why there are fewer.
  */
 static inline bool crowd_grow(struct crowd *c, uint32_t n, unsigned seconds)
 {

@@ -23,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <sys/time.h>
 
+#define FORK_STOP    0x3ff000 /* see tests/guests/fork.c */
 #define FORK_POOL    8
 #define FORK_SECONDS 5 /* that a clone has to its first byte */
 
@@ -158,6 +159,25 @@ static inline int64_t fork_pool(void *ctx)
     return said ? took : fork_failed_("pool", r);
 }
 
+/*
+ * Off the clock: a clone that sleeps after its first byte wakes, writes its pages, says the next,
+ * and sleeps again. It must sleep as soon as the clock's byte is out: as long as its thread has
+ * work, this one might have to wait for the CPU that has woken it.
+ */
+static inline int fork_go_on_(struct fork_way *w)
+{
+    static const uint64_t later = 2;
+    int r = tn_vm_pause(&w->clone);
+
+    if (r >= 0)
+        r = tn_mem_write(&w->clone.mem, FORK_STOP, &later, sizeof(later));
+    if (r >= 0)
+        r = tn_kvm_set_mp_state(&w->clone.cpu[0].vcpu, KVM_MP_STATE_RUNNABLE);
+    if (r >= 0)
+        r = tn_vm_resume(&w->clone);
+    return r >= 0 && !fork_read_(w, w->run) ? TN_ESTATE : r;
+}
+
 static inline int64_t fork_reset(void *ctx)
 {
     struct fork_way *w = (struct fork_way *)ctx;
@@ -178,8 +198,8 @@ static inline int64_t fork_reset(void *ctx)
         if (r >= 0 && !fork_read_(w, 1))
             r = TN_ESTATE;
     }
-    if (r >= 0 && !fork_read_(w, w->run))
-        r = TN_ESTATE;
+    if (r >= 0 && w->run > 0)
+        r = fork_go_on_(w);
     if (r >= 0)
         r = tn_vm_pause(&w->clone);
     fork_drain_(w);
