@@ -642,7 +642,7 @@ static inline void fault_hold(struct fault_holds *out, int epoll)
     pthread_mutex_unlock(&faults.lock);
 }
 
-/* Whether no more is held than before; a thread that was joined may still be listed for a moment. */
+/* Whether no more is held than before; a thread that was joined may be listed for a moment. */
 static inline bool fault_same(const struct fault_holds *before, int epoll, struct fault_holds *now)
 {
     for (int tries = 0; tries < 2000; tries++) {

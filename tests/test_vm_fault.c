@@ -665,7 +665,7 @@ static bool may_do_without(const struct op *op, enum fault_kind kind, unsigned l
     switch (kind) {
     case FAULT_LSEEK: /* a file has bytes everywhere then */
         return true;
-    case FAULT_IOCTL: /* what is not told is not there; a device's level, which the chips have, too */
+    case FAULT_IOCTL: /* what is not told is not there; a level, which the chips have too */
         return what == KVM_CHECK_EXTENSION || what == KVM_HAS_DEVICE_ATTR ||
                ((uint32_t)what == KVM_IRQ_LINE && what >> 32 != TN_VM_X86_GED_GSI) ||
                (op->asks && (what == KVM_GET_DEVICE_ATTR || what == KVM_SET_DEVICE_ATTR));

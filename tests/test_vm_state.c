@@ -297,28 +297,26 @@ static void same_bytes_of_devices(void **state)
 }
 
 /* All devices are in use, and the disk may do one request a second: the second one waits. */
-static void same_bytes_of_devices_that_wait(void **state)
+static void wait_for_the_disk(struct tn_vm_disk_cfg *disk)
 {
     struct tn_virtio_rng_state rng;
-    struct tn_vm_disk_cfg disk;
     struct tn_vm_cfg cfg;
 
-    (void)state;
-    NEED_KVM();
-    memset(&disk, 0, sizeof(disk));
-    disk.path = file_of("base", 65536, 0x5a);
-    disk.overlay = name_of("over");
-    disk.rate.ops_per_s = disk.rate.ops_burst = 1;
+    memset(disk, 0, sizeof(*disk));
+    disk->path = file_of("base", 65536, 0x5a);
+    disk->overlay = name_of("over");
+    disk->rate.ops_per_s = disk->rate.ops_burst = 1;
     describe(&cfg, &con, "all", 1);
     cfg.kernel = kernel;
     cfg.kernel_len = kernel_len;
-    cfg.disk = &disk;
+    cfg.disk = disk;
     cfg.disks = 1;
     cfg.virtio_console = cfg.rng = true;
     cfg.virtio_in = hvc.in[0];
     cfg.virtio_out = hvc.out[1];
     cfg.cols = 132;
     cfg.rows = 43;
+    con_cut(&con, 0);
     assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
     assert_int_equal(tn_vm_start(&vm), 0);
     do { /* until the console and the entropy were asked twice */
@@ -330,9 +328,44 @@ static void same_bytes_of_devices_that_wait(void **state)
         pthread_mutex_unlock(&vm.devices.rng.slot.lock);
     } while (tn_vm_wait(&vm, 0) == TN_EAGAIN && rng.virtio.queue[0].ring.next_used < 2);
     assert_null(strstr(con.seen, "all 3"));
+}
+
+static void same_bytes_of_devices_that_wait(void **state)
+{
+    struct tn_vm_disk_cfg disk;
+
+    (void)state;
+    NEED_KVM();
+    wait_for_the_disk(&disk);
     save_restore_save("all", &disk, true, NULL);
     assert_non_null(strstr(con.seen, "all 3\n"));
     unlink(disk.overlay);
+}
+
+/* The machine that was saved goes on with what waited. */
+static void devices_wait_no_longer(void **state)
+{
+    struct tn_vm_snapshot_cfg to;
+    struct tn_vm_disk_cfg disk;
+
+    (void)state;
+    NEED_KVM();
+    for (int taken = 0; taken < 2; taken++) {
+        wait_for_the_disk(&disk);
+        assert_int_equal(tn_vm_pause(&vm), 0);
+        memset(&to, 0, sizeof(to));
+        to.dir = name_of("first");
+        if (taken)
+            assert_int_equal(tn_vm_image_take(&image, &vm, dir), 0);
+        else
+            assert_int_equal(tn_vm_snapshot(&vm, &to), 0);
+        assert_int_equal(tn_vm_resume(&vm), 0);
+        assert_int_equal(finish(&vm, &loop, &con), TN_VM_POWEROFF);
+        assert_non_null(strstr(con.seen, "all 3\n"));
+        tn_vm_close(&vm);
+        remove_dir(to.dir);
+        unlink(disk.overlay);
+    }
 }
 
 /* ---- the state as a value ---- */
@@ -752,6 +785,7 @@ int main(void)
         CASE(same_bytes_but_for_timers),
         CASE(same_bytes_of_devices),
         CASE(same_bytes_of_devices_that_wait),
+        CASE(devices_wait_no_longer),
     };
 
     cmocka_set_test_filter(getenv("TENON_TEST"));

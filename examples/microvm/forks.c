@@ -18,7 +18,6 @@
 
 #define LOOK_NS 5000000u /* between two looks at who has ended */
 #define REASONS (TN_VM_ERROR + 1)
-#define REAPERS 8u /* to close a VM is to wait for the kernel: many can at a time */
 
 struct clone {
     struct forks *forks;
@@ -41,7 +40,7 @@ struct forks {
     uint32_t made; /* clones that were tried */
     uint32_t live;
     char *overlays;
-    struct tn_vm_reaper reaper[REAPERS];
+    struct tn_vm_reaper reaper;
     struct tn_loop_event said;
     struct clone *spoken; /* atomic: a list of clones whose first output is to be told */
     struct tn_loop_timer look;
@@ -287,7 +286,7 @@ static void close_clone(struct clone *c)
 
     for (uint32_t i = 0; i < 2; i++)
         pump_drain(&c->pump[i]);
-    tn_vm_close_to(&c->vm, &c->forks->reaper[c->k % REAPERS]);
+    tn_vm_close_to(&c->vm, &c->forks->reaper);
     close_keys(c);
     for (uint32_t i = 0; i < 2; i++) {
         pump_drain(&c->pump[i]);
@@ -512,8 +511,8 @@ static int open_forks(struct forks *f)
     if (!f->clone)
         return TN_ESYS;
     r = tn_loop_event_init(&f->said, &m->loop, on_said, f);
-    for (uint32_t i = 0; r >= 0 && i < REAPERS && i < m->args.forks; i++)
-        r = tn_vm_reaper_init(&f->reaper[i]);
+    if (r >= 0)
+        r = tn_vm_reaper_init(&f->reaper);
     if (r >= 0)
         r = tn_loop_timer_init(&f->look, &m->loop, on_look, f);
     if (r >= 0 && m->term.out >= 0)
@@ -523,8 +522,7 @@ static int open_forks(struct forks *f)
 
 static void close_forks(struct forks *f)
 {
-    for (uint32_t i = 0; i < REAPERS; i++)
-        tn_vm_reaper_close(&f->reaper[i]);
+    tn_vm_reaper_close(&f->reaper);
     tn_loop_event_close(&f->said);
     tn_loop_timer_close(&f->look);
     if (f->keys.fd >= 0 && f->polled)

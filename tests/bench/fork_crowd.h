@@ -2,8 +2,8 @@
 /*
  * Many clones that live at once in this process, or in one each. They are of a machine that sleeps
  * until it is sent a byte, and answers with an X (tests/guests/clone.c, "wait"): each is asked
- * once, so that each has run, and then sleeps. Each has an input of its own; the outputs end in one pipe,
- * where the answers are counted.
+ * once, so that each has run, and then sleeps. Each has an input of its own; the outputs end in one
+ * pipe, where the answers are counted.
  */
 #ifndef TENON_FORK_CROWD_H
 #define TENON_FORK_CROWD_H

@@ -16,7 +16,7 @@
  *                 "torn" and off when the pages do not agree; 'q' switches off
  *   wait          "ready"; then "X" for each byte that is received; 'q' switches off
  *
- * All output and input is by interrupt. P pages take 3 stores each, at the beginning, middle and end.
+ * All output and input is by interrupt. P pages take 3 stores each: begin, middle, end.
  */
 #include <stdint.h>
 
