@@ -596,8 +596,12 @@ static inline int tn_vm_kvm_(struct tn_vm *vm, uint32_t cpus)
     for (uint32_t i = 0; r >= 0 && i < cpus; i++) {
         vm->cpu[i].vm = vm;
         r = tn_kvm_vcpu_init(vm->kvm, &vm->kvm_vm, &vm->cpu[i].vcpu, i);
-        if (r >= 0)
-            vm->cpus = i + 1;
+        if (r < 0)
+            break;
+        /* What fills lazy memory may end the machine by now, and kicks those that there are. */
+        pthread_mutex_lock(&vm->state_lock);
+        vm->cpus = i + 1;
+        pthread_mutex_unlock(&vm->state_lock);
     }
     vm->vcpu_flags = TN_KVM_X86_FRESH;
     return r;

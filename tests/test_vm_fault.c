@@ -41,6 +41,18 @@ static const struct tn_snap_key key = {(const uint8_t *)"0123456789abcdef0123456
 
 enum held { AS_BEFORE, AS_AT_FIRST, NO_MATTER };
 
+/* What an operation is to do in particular; of a clone also enum tn_vm_memory. */
+enum how {
+    AS_DIFF = 1, /* snapshot */
+    LAZILY = 1,  /* open */
+    KEYED = 2,
+    NO_BASE = 4, /* snapshot: there was none before */
+    TRACK = 4,   /* clone */
+    RESTORE = 8, /* not one more */
+    OF_DIFF = 16,
+    BOOTED = 32 /* take: the machine is no clone */
+};
+
 struct op {
     const char *name;
     void (*setup)(struct rig *rig, const struct op *op);  /* once for each kind of call */
@@ -154,9 +166,9 @@ static int fork_rig(struct rig *rig, struct tn_vm *vm, const struct tn_vm_image 
 
     own_rig(&cfg, &disk, rig, i);
     cfg.memory = how & 3;
-    cfg.track_dirty = how & 4;
-    return how & 8 ? tn_vm_restore(vm, &kvm, &rig->loop, image, &cfg)
-                   : tn_vm_fork(vm, &kvm, &rig->loop, image, &cfg);
+    cfg.track_dirty = how & TRACK;
+    return how & RESTORE ? tn_vm_restore(vm, &kvm, &rig->loop, image, &cfg)
+                         : tn_vm_fork(vm, &kvm, &rig->loop, image, &cfg);
 }
 
 static void close_rig(struct rig *rig, struct tn_vm *vm, unsigned i)
@@ -329,7 +341,7 @@ static void after_init(struct rig *rig, const struct op *op, int result)
 
 static const struct tn_vm_image *image_of(const struct rig *rig, const struct op *op)
 {
-    return op->how & 16 ? &rig->image_diff : &rig->image;
+    return op->how & OF_DIFF ? &rig->image_diff : &rig->image;
 }
 
 static int run_fork(struct rig *rig, const struct op *op)
@@ -344,12 +356,13 @@ static void before_clone(struct rig *rig, const struct op *op)
 
 static void proof_fork(struct rig *rig, const struct op *op)
 {
-    clone_lives(rig, &rig->clone, 1, op->how & 16 ? rig->lines_diff : rig->lines_whole);
+    clone_lives(rig, &rig->clone, 1, op->how & OF_DIFF ? rig->lines_diff : rig->lines_whole);
 }
 
 static void after_fork(struct rig *rig, const struct op *op, int result)
 {
-    if (result >= 0 || op->held != AS_BEFORE)
+    (void)op;
+    if (result >= 0)
         close_rig(rig, &rig->clone, 1);
     assert_false(rig->clone.open);
     if (rig->busy)
@@ -420,14 +433,42 @@ static void after_adopt(struct rig *rig, const struct op *op, int result)
 static void before_reset(struct rig *rig, const struct op *op)
 {
     before_clone(rig, op);
-    proof_fork(rig, op);
+    assert_int_equal(tn_vm_start(&rig->clone), 0);
     assert_int_equal(tn_vm_pause(&rig->clone), 0);
+}
+
+static void after_reset(struct rig *rig, const struct op *op, int result)
+{
+    (void)op;
+    (void)result;
+    close_rig(rig, &rig->clone, 1);
 }
 
 static int run_reset(struct rig *rig, const struct op *op)
 {
     (void)op;
     return tn_vm_reset(&rig->clone);
+}
+
+/* reaper: threads that close a clone. */
+
+static int run_reaper(struct rig *rig, const struct op *op)
+{
+    struct tn_vm_reaper reaper;
+    int r = tn_vm_reaper_init(&reaper);
+
+    (void)op;
+    if (r < 0)
+        return r;
+    tn_vm_close_to(&rig->clone, &reaper);
+    tn_vm_reaper_close(&reaper);
+    return r;
+}
+
+static void proof_reaper(struct rig *rig, const struct op *op)
+{
+    (void)op;
+    assert_false(rig->clone.open);
 }
 
 /* snapshot: a directory, under the same name until it succeeds. */
@@ -442,7 +483,7 @@ static void forget_base(struct rig *rig, const struct op *op)
 static void setup_snapshot(struct rig *rig, const struct op *op)
 {
     rig->dir = path_of(rig, "next");
-    if (op->how & 4)
+    if (op->how & NO_BASE)
         forget_base(rig, op);
 }
 
@@ -452,19 +493,21 @@ static int run_snapshot(struct rig *rig, const struct op *op)
 
     memset(&cfg, 0, sizeof(cfg));
     cfg.dir = rig->dir;
-    cfg.diff = op->how & 1;
+    cfg.diff = op->how & AS_DIFF;
     cfg.sync = true;
-    cfg.key = op->how & 2 ? &key : NULL;
+    cfg.key = op->how & KEYED ? &key : NULL;
     return tn_vm_snapshot(&rig->vm, &cfg);
 }
 
 static void proof_snapshot(struct rig *rig, const struct op *op)
 {
-    assert_int_equal(open_image(&rig->made, rig->dir, false, op->how & 2 ? &key : NULL), 0);
+    assert_int_equal(open_image(&rig->made, rig->dir, false, op->how & KEYED ? &key : NULL), 0);
     same_memory(rig, &rig->made, &rig->vm);
-    assert_int_equal(fork_rig(rig, &rig->clone, &rig->made, 1, 0), 0);
-    clone_lives(rig, &rig->clone, 1, rig->lines[0]);
-    close_rig(rig, &rig->clone, 1);
+    if (!(op->how & AS_DIFF) || rig->depth % 4 == 0) { /* there are many diffs */
+        assert_int_equal(fork_rig(rig, &rig->clone, &rig->made, 1, 0), 0);
+        clone_lives(rig, &rig->clone, 1, rig->lines[0]);
+        close_rig(rig, &rig->clone, 1);
+    }
     tn_vm_image_close(&rig->made);
 }
 
@@ -473,7 +516,7 @@ static void after_snapshot(struct rig *rig, const struct op *op, int result)
 {
     if (result < 0 && access(rig->dir, F_OK) == 0)
         assert_int_equal(fault_entries(rig->dir), 2);
-    if (op->how & 4)
+    if (op->how & NO_BASE)
         forget_base(rig, op);
     if (result >= 0)
         remove_dir(rig->dir);
@@ -541,10 +584,10 @@ static void after_diff(struct rig *rig, const struct op *op, int result)
 static int run_open(struct rig *rig, const struct op *op)
 {
     return open_image(&rig->made,
-                      op->how & 16  ? rig->diff
-                      : op->how & 2 ? rig->keyed
-                                    : rig->whole,
-                      op->how & 1, op->how & 2 ? &key : NULL);
+                      op->how & OF_DIFF ? rig->diff
+                      : op->how & KEYED ? rig->keyed
+                                        : rig->whole,
+                      op->how & LAZILY, op->how & KEYED ? &key : NULL);
 }
 
 static void proof_open(struct rig *rig, const struct op *op)
@@ -568,10 +611,10 @@ static void after_open(struct rig *rig, const struct op *op, int result)
 
 static void setup_take(struct rig *rig, const struct op *op)
 {
-    if (op->how & 16)
+    if (op->how & BOOTED) {
         boot_rig(rig, &rig->clone, 1, false);
-    if (op->how & 16)
         return;
+    }
     before_clone(rig, op);
     proof_fork(rig, op);
     assert_int_equal(tn_vm_pause(&rig->clone), 0);
@@ -580,7 +623,7 @@ static void setup_take(struct rig *rig, const struct op *op)
 /* One whose memory is a file still. */
 static void before_take(struct rig *rig, const struct op *op)
 {
-    if (op->how & 16 && rig->clone.ram.how != TN_HOSTMEM_SHARED) {
+    if (op->how & BOOTED && rig->clone.ram.how != TN_HOSTMEM_SHARED) {
         close_rig(rig, &rig->clone, 1);
         boot_rig(rig, &rig->clone, 1, false);
     }
@@ -621,51 +664,80 @@ static void teardown_take(struct rig *rig, const struct op *op)
     close_rig(rig, &rig->clone, 1);
 }
 
-#define MAP   TN_VM_MEMORY_MAP
-#define LAZY  TN_VM_MEMORY_LAZY
-#define COPY  TN_VM_MEMORY_COPY
-#define TRACK 4u
-#define SAME  8u  /* restore */
-#define DIFF  16u /* the image is one of a diff; of take: the machine was booted */
-#define FORK  run_fork, proof_fork, after_fork
+#define FORK     .run = run_fork, .proof = proof_fork, .after = after_fork
+#define OPEN     .run = run_open, .proof = proof_open, .after = after_open
+#define SNAPSHOT .run = run_snapshot, .proof = proof_snapshot
+#define TAKE                                                                          \
+    .setup = setup_take, .before = before_take, .run = run_take, .proof = proof_take, \
+    .after = after_take, .teardown = teardown_take, .asks = true
 
 static const struct op ops[] = {
-    {"init", NULL, NULL, run_init, proof_init, after_init, NULL, 0, AS_BEFORE, true, false, false,
-     true},
-    {"snapshot", setup_snapshot, NULL, run_snapshot, proof_snapshot, after_snapshot,
-     teardown_snapshot, 0, AS_BEFORE, true, true, false, false},
-    {"snapshot_first", setup_snapshot, NULL, run_snapshot, proof_snapshot, after_snapshot,
-     teardown_snapshot, 4 | 2, NO_MATTER, true, true, false, true},
-    {"snapshot_diff", setup_diff, NULL, run_snapshot, proof_snapshot, after_diff, teardown_diff, 1,
-     AS_BEFORE, true, true, true, false},
-    {"open", NULL, NULL, run_open, proof_open, after_open, NULL, 0, AS_BEFORE, true, true, false,
-     false},
-    {"open_lazy_keyed", NULL, NULL, run_open, proof_open, after_open, NULL, 1 | 2, AS_BEFORE, true,
-     false, false, true},
-    {"open_diff", NULL, NULL, run_open, proof_open, after_open, NULL, DIFF, AS_BEFORE, true, true,
-     false, true},
-    {"restore", NULL, NULL, FORK, NULL, MAP | SAME, AS_BEFORE, false, false, false, true},
-    {"fork_map", NULL, NULL, FORK, NULL, MAP, AS_BEFORE, false, false, false, false},
-    {"fork_map_diff_track", NULL, NULL, FORK, NULL, MAP | TRACK | DIFF, AS_BEFORE, false, false,
-     false, true},
-    {"fork_copy", NULL, NULL, FORK, NULL, COPY | DIFF, AS_BEFORE, false, false, false, false},
-    {"fork_lazy", NULL, NULL, FORK, NULL, LAZY, AS_BEFORE, false, false, false, true},
-    {"prepare", NULL, NULL, run_prepare, proof_prepare, after_fork, NULL, MAP, AS_BEFORE, false,
-     false, false, false},
-    {"adopt", NULL, before_adopt, run_adopt, proof_fork, after_adopt, NULL, MAP, AS_AT_FIRST, false,
-     false, false, true},
-    {"start", NULL, before_clone, run_start, proof_start, after_start, NULL, MAP, AS_BEFORE, false,
-     false, false, true},
-    {"reset", NULL, before_reset, run_reset, proof_fork, after_fork, NULL, MAP, NO_MATTER, false,
-     false, false, true},
-    {"take", setup_take, before_take, run_take, proof_take, after_take, teardown_take, DIFF,
-     AS_BEFORE, true, false, true, false},
-    {"take_of_fork", setup_take, before_take, run_take, proof_take, after_take, teardown_take, MAP,
-     AS_BEFORE, true, false, false, true},
-    {"take_of_copy", setup_take, before_take, run_take, proof_take, after_take, teardown_take, COPY,
-     AS_BEFORE, true, false, false, false},
-    {"take_of_lazy", setup_take, before_take, run_take, proof_take, after_take, teardown_take, LAZY,
-     AS_BEFORE, true, false, false, true},
+    {.name = "init", .run = run_init, .proof = proof_init, .after = after_init, .asks = true},
+    {.name = "snapshot",
+     SNAPSHOT,
+     .setup = setup_snapshot,
+     .after = after_snapshot,
+     .teardown = teardown_snapshot,
+     .asks = true,
+     .digests = true},
+    {.name = "snapshot_first",
+     SNAPSHOT,
+     .setup = setup_snapshot,
+     .after = after_snapshot,
+     .teardown = teardown_snapshot,
+     .how = KEYED | NO_BASE,
+     .held = NO_MATTER,
+     .asks = true,
+     .digests = true,
+     .busy = true},
+    {.name = "snapshot_diff",
+     SNAPSHOT,
+     .setup = setup_diff,
+     .after = after_diff,
+     .teardown = teardown_diff,
+     .how = AS_DIFF,
+     .asks = true,
+     .digests = true,
+     .again = true},
+    {.name = "open", OPEN, .asks = true, .digests = true},
+    {.name = "open_lazy_keyed", OPEN, .how = LAZILY | KEYED, .asks = true},
+    {.name = "open_diff", OPEN, .how = OF_DIFF, .asks = true, .digests = true, .busy = true},
+    {.name = "restore", FORK, .how = RESTORE, .busy = true},
+    {.name = "fork_map", FORK},
+    {.name = "fork_map_diff_track", FORK, .how = TRACK | OF_DIFF},
+    {.name = "fork_copy", FORK, .how = TN_VM_MEMORY_COPY | OF_DIFF},
+    {.name = "fork_lazy", FORK, .how = TN_VM_MEMORY_LAZY},
+    {.name = "prepare", .run = run_prepare, .proof = proof_prepare, .after = after_fork},
+    {.name = "adopt",
+     .before = before_adopt,
+     .run = run_adopt,
+     .proof = proof_fork,
+     .after = after_adopt,
+     .held = AS_AT_FIRST,
+     .busy = true},
+    {.name = "start",
+     .before = before_clone,
+     .run = run_start,
+     .proof = proof_start,
+     .after = after_start,
+     .busy = true},
+    {.name = "reset",
+     .before = before_reset,
+     .run = run_reset,
+     .proof = proof_fork,
+     .after = after_reset,
+     .held = NO_MATTER,
+     .busy = true},
+    {.name = "reaper",
+     .before = before_clone,
+     .run = run_reaper,
+     .proof = proof_reaper,
+     .after = after_reset,
+     .busy = true},
+    {.name = "take", TAKE, .how = BOOTED, .again = true},
+    {.name = "take_of_fork", TAKE, .busy = true},
+    {.name = "take_of_copy", TAKE, .how = TN_VM_MEMORY_COPY},
+    {.name = "take_of_lazy", TAKE, .how = TN_VM_MEMORY_LAZY},
 };
 
 /* ---- the faults ---- */
@@ -685,9 +757,9 @@ static bool may_do_without(const struct op *op, enum fault_kind kind, unsigned l
     case FAULT_SYSCALL:
         return what == SYS_io_uring_setup || what == SYS_io_uring_enter;
     case FAULT_ALLOC: /* digests are made by the threads that there are, if need be by one */
-        return op->digests && what == TN_VM_IMAGE_CHUNK;
+        return (op->digests && what == TN_VM_IMAGE_CHUNK) || op->run == run_reaper;
     case FAULT_THREAD:
-        return op->digests;
+        return op->digests || op->run == run_reaper;
     case FAULT_READ: /* of an eventfd, or of a touch: they are there the next time */
     case FAULT_WRITE:
         return true;
@@ -754,7 +826,8 @@ static bool once(struct rig *rig, const struct op *op, enum fault_kind kind, uin
     result = op->run(rig, op);
     error = errno;
     hit = fault_disarm();
-    late = hit && op->how == LAZY && op->run == run_fork && ended(rig, &result, &error);
+    late =
+        hit && op->how == TN_VM_MEMORY_LAZY && op->run == run_fork && ended(rig, &result, &error);
     if (result < 0) {
         if (!hit || mode != FAULT_FAIL)
             fail_msg("%s: %s %" PRIu64 " (mode %u): result %d, errno %d", op->name,
@@ -784,7 +857,7 @@ static bool once(struct rig *rig, const struct op *op, enum fault_kind kind, uin
 /* All up to some, then fewer. */
 static uint64_t next(uint64_t n)
 {
-    return is_long() || n < 8 ? n + 1 : n + n / 3;
+    return is_long() || n < 6 ? n + 1 : n + n / 2;
 }
 
 /* One call without a fault: how many calls of each kind it makes. */
@@ -848,7 +921,8 @@ static void every_cut(struct rig *rig, const struct op *op)
             continue;
         if (op->setup)
             op->setup(rig, op);
-        for (; n <= seen[kind] && once(rig, op, kind, n, mode); n = is_long() ? n + 1 : n + n + 1)
+        for (; n <= seen[kind] && once(rig, op, kind, n, mode);
+             n = is_long() || n == 0 ? n + 1 : UINT64_MAX)
             ;
         if (op->teardown)
             op->teardown(rig, op);

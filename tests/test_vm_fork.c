@@ -717,7 +717,7 @@ static void requests_under_way(void **state)
     memset(&to, 0, sizeof(to));
     memset(&from, 0, sizeof(from));
     disk.path = file_of("base", 65536, 0x11);
-    disk.overlay = name_of("over");
+    disk.overlay = name_of("turn");
     busy_disk(&disk);
     tn_vm_image_close(&image);
     for (int i = 0; i < (is_long() ? 2000 : 40); i++) {
@@ -739,7 +739,7 @@ static void requests_under_way(void **state)
         con_cut(&con, len);
         tn_vm_image_close(i % 2 ? &second : &image);
         unlink(disk.overlay);
-        disk.overlay = name_of("over%d", i % 2);
+        disk.overlay = name_of("turn%d", i % 2);
         own(&cfg, &con);
         cfg.disk = &disk;
         cfg.disks = 1;
@@ -1060,6 +1060,41 @@ static void input_goes_on(void **state)
     }
 }
 
+/* What the transmitter held, when nobody took it, comes out of each clone, and after a reset. */
+static void output_goes_on(void **state)
+{
+    static char junk[4096];
+    uint8_t held = 0;
+
+    (void)state;
+    NEED_KVM();
+    ready("echo", 1);
+    assert_true(fcntl(con.out[1], F_SETPIPE_SZ, 4096) >= 4096);
+    while (write(con.out[1], junk, 1) == 1)
+        ;
+    con_type(&con, "hello, hello, hello\n");
+    for (double end = seconds(CLOCK_MONOTONIC) + HANG; held == 0;) {
+        tn_loop_step(&loop, 1);
+        pthread_mutex_lock(&vm.board.device_lock);
+        held = vm.board.uart.state.tx_count;
+        pthread_mutex_unlock(&vm.board.device_lock);
+        assert_true(seconds(CLOCK_MONOTONIC) < end);
+    }
+    take(&image, &vm);
+    assert_true(image.state.uart.tx_count > 0);
+    fork_kid(0, &image);
+    for (int i = 0; i < 3; i++) {
+        con_cut(&kid_con[0], 0);
+        if (i)
+            assert_int_equal(tn_vm_reset(&kid[0]), 0);
+        assert_int_equal(tn_vm_start(&kid[0]), 0);
+        hear(&kid[0], &loop, &kid_con[0], 0, "\n");
+        assert_string_equal(kid_con[0].seen, "1: hello, hello, hello\n");
+        con_type(&kid_con[0], "q");
+        assert_int_equal(finish(&kid[0], &loop, &kid_con[0]), TN_VM_POWEROFF);
+    }
+}
+
 /* How much this process has of the things that can leak. */
 struct things {
     int fds, tasks, maps;
@@ -1154,6 +1189,7 @@ int main(void)
         CASE(lazy_memory_goes_bad),
         CASE(ids),
         CASE(input_goes_on),
+        CASE(output_goes_on),
         CASE(live_forks_of_a_busy_machine),
         CASE(nobody_sees_what_others_write),
         CASE(streams_go_on_side_by_side),

@@ -752,6 +752,18 @@ static void forged_runs(void **state)
             fail_msg("edit %d: accepted", i);
         assert_non_null(image.fault.file);
     }
+    /* The last one as long as before, but across the end of memory. */
+    memcpy(copy, bytes, len);
+    {
+        uint8_t *run = diff + 8 + path + (runs - 1) * 16;
+
+        for (uint64_t over = 1; over <= test_le(run + 8, 8); over++) {
+            tn_put_(run, 8, PAGES_OF_RAM - test_le(run + 8, 8) + over);
+            forge_seal(copy, len, NULL, true);
+            spill(in(1, "state"), copy, len);
+            refused(d(1), TN_ERANGE, "state", 0);
+        }
+    }
     /* Where it says that its parent is: nowhere, a name without end, itself. */
     memcpy(copy, bytes, len);
     diff[4] = 0;
