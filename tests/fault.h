@@ -97,7 +97,7 @@ enum fault_mode {
 static const struct {
     const char *name;
     int error;
-} fault_row[FAULT_KINDS] = {
+} fault_row[FAULT_KINDS + 1] = {
     [FAULT_ALLOC] = {"malloc", ENOMEM},
     [FAULT_EPOLL_CTL] = {"epoll_ctl", ENOSPC},
     [FAULT_EVENTFD] = {"eventfd", EMFILE},
@@ -128,6 +128,7 @@ static const struct {
     [FAULT_THREAD] = {"pthread_create", EAGAIN},
     [FAULT_TIMERFD] = {"timerfd_create", EMFILE},
     [FAULT_WRITE] = {"write", EIO},
+    [FAULT_KINDS] = {"nothing", 0},
 };
 
 static struct {
