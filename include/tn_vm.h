@@ -207,6 +207,7 @@ struct tn_vm {
     const struct tn_vm_state *from;    /* the image's */
     bool stopped_clock;                /* its time stood still since the save */
     uint32_t vcpu_flags;               /* of tn_kvm_x86_vcpu_restore, for the next state */
+    bool torn;                         /* a reset failed half-way: it is not to run */
     bool restored;                     /* KVM's objects have been given a state already */
     bool fresh;                        /* no instruction has run since it was made, or restored */
     struct tn_kvm_x86_refused refused; /* what KVM did not take of a state */
@@ -689,7 +690,7 @@ TN_API int tn_vm_start(struct tn_vm *vm)
     if (!vm->open)
         return TN_ESTATE;
     pthread_mutex_lock(&vm->state_lock);
-    if (vm->state != TN_VM_CREATED || (vm->image && !vm->restored)) {
+    if (vm->state != TN_VM_CREATED || (vm->image && !vm->restored) || vm->torn) {
         pthread_mutex_unlock(&vm->state_lock);
         return TN_ESTATE;
     }

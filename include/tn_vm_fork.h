@@ -195,7 +195,7 @@ TN_API int tn_vm_adopt(struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg);
  * yet another generation id; it is CREATED then, and to be started. Its overlays are made anew; the
  * consoles go on. On the loop's thread, or while it does not run. Returns 0; TN_ESTATE: it is no
  * clone, it runs, or its memory is no view (TN_VM_MEMORY_MAP); the errors of tn_vm_state_restore,
- * after which it can only be closed.
+ * after which it does not start: it can be reset again, or closed.
  */
 TN_API int tn_vm_reset(struct tn_vm *vm);
 
@@ -667,6 +667,7 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
     if (state == TN_VM_STOPPED || state == TN_VM_FAILED)
         tn_vm_join_(vm);
     tn_vm_devices_quiesce(&vm->devices);
+    vm->torn = true;
     r = TN_OK;
     for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
         r = tn_kvm_x86_vcpu_drop(&vm->cpu[i].vcpu);
@@ -689,6 +690,7 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
                                 vm->stopped_clock ? TN_KVM_X86_TIME_STOPPED : TN_KVM_X86_TIME_REAL);
     if (r >= 0)
         r = tn_vm_x86_new_id(&vm->board, &vm->mem);
+    vm->torn = r < 0;
     if (r >= 0)
         tn_vm_clone_wake_(vm);
     return r;

@@ -854,7 +854,7 @@ static inline int tn_vm_sync_(const struct tn_vm_writing_ *w, int fd)
 /* TN_EEXIST: there is something in a directory, whatever it is. */
 static inline int tn_vm_empty_(int dir)
 {
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = TN_OK;
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = TN_OK, saved;
     DIR *list = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *e;
 
@@ -863,11 +863,15 @@ static inline int tn_vm_empty_(int dir)
             close(fd);
         return TN_ESYS;
     }
-    while (r >= 0 && (e = readdir(list))) {
+    while (r >= 0 && (errno = 0, e = readdir(list))) {
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             r = TN_EEXIST;
     }
+    if (r >= 0 && errno)
+        r = TN_ESYS;
+    saved = errno;
     closedir(list);
+    errno = saved;
     return r;
 }
 

@@ -267,7 +267,8 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
     int r;
 
     memset(s, 0, sizeof(*s));
-    if ((state != TN_VM_PAUSED && state != TN_VM_CREATED) || (vm->image && !vm->restored))
+    if ((state != TN_VM_PAUSED && state != TN_VM_CREATED) || (vm->image && !vm->restored) ||
+        vm->torn)
         return TN_ESTATE;
     if (vm->from)
         s->host = vm->from->host;

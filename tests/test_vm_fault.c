@@ -441,6 +441,14 @@ static void before_reset(struct rig *rig, const struct op *op)
 static void after_reset(struct rig *rig, const struct op *op, int result)
 {
     (void)op;
+    if (result < 0) /* it is half one machine and half another */
+        assert_int_equal(tn_vm_start(&rig->clone), TN_ESTATE);
+    close_rig(rig, &rig->clone, 1);
+}
+
+static void after_reaper(struct rig *rig, const struct op *op, int result)
+{
+    (void)op;
     (void)result;
     close_rig(rig, &rig->clone, 1);
 }
@@ -735,7 +743,7 @@ static const struct op ops[] = {
      .before = before_clone,
      .run = run_reaper,
      .proof = proof_reaper,
-     .after = after_reset,
+     .after = after_reaper,
      .busy = true},
     {.name = "take", TAKE, .how = BOOTED, .again = true, .all = true},
     {.name = "take_of_fork", TAKE, .busy = true},
