@@ -457,10 +457,11 @@ static inline void *tn_vm_cpu_main_(void *arg)
     while (end.reason == TN_VM_NONE) {
         int r;
 
-        /* A pause waits until KVM has completed the access that was just served. */
-        if (!whole && __atomic_load_n(&vm->pausing, __ATOMIC_ACQUIRE)) {
-            tn_kvm_interrupt(&cpu->vcpu);
-        } else {
+        /*
+         * An access that was just served is completed by the next KVM_RUN: the thread neither
+         * parks nor ends before that, and a kick that came meanwhile makes KVM_RUN end there.
+         */
+        if (whole) {
             tn_kvm_interrupt_clear(&cpu->vcpu);
             if (!tn_vm_may_run_(vm))
                 break;
@@ -657,7 +658,7 @@ static inline int tn_vm_threads_(struct tn_vm *vm)
     sigset_t all, old;
     int error = 0;
 
-    __atomic_store_n(&vm->pausing, true, __ATOMIC_RELEASE);
+    vm->pausing = true;
     /* A vCPU's thread takes no signal but its own. */
     sigfillset(&all);
     sigdelset(&all, vm->signal);
@@ -677,7 +678,7 @@ static inline int tn_vm_threads_(struct tn_vm *vm)
 /* Lets the threads go. state_lock is held. */
 static inline void tn_vm_go_(struct tn_vm *vm)
 {
-    __atomic_store_n(&vm->pausing, false, __ATOMIC_RELEASE);
+    vm->pausing = false;
     vm->state = TN_VM_RUNNING;
     vm->fresh = false;
     pthread_cond_broadcast(&vm->state_cond);
@@ -722,7 +723,7 @@ TN_API int tn_vm_pause(struct tn_vm *vm)
         return r;
     pthread_mutex_lock(&vm->state_lock);
     if (vm->state == TN_VM_RUNNING && !vm->pausing && vm->end.reason == TN_VM_NONE) {
-        __atomic_store_n(&vm->pausing, true, __ATOMIC_RELEASE);
+        vm->pausing = true;
         tn_vm_kick_(vm);
         while (vm->parked < vm->live && vm->end.reason == TN_VM_NONE)
             pthread_cond_wait(&vm->state_cond, &vm->state_lock);

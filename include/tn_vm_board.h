@@ -208,6 +208,7 @@ struct tn_vm_console {
     bool out_polled;
     bool out_blocked; /* the transmitter holds bytes that the output refused */
     bool more;        /* it has output for another turn */
+    bool turning;     /* the loop moves bytes, and sees for itself what it has to wait for */
     int error;        /* errno of the first write that failed for good; output is dropped since */
 };
 
@@ -250,7 +251,8 @@ TN_API size_t tn_vm_console_tx(void *ctx, const uint8_t *bytes, size_t len)
     }
     if (n < (ssize_t)len) {
         c->out_blocked = true;
-        (void)tn_loop_event_signal(&c->wake);
+        if (!c->turning)
+            (void)tn_loop_event_signal(&c->wake);
     }
     return n < 0 ? 0 : (size_t)n;
 }
@@ -279,6 +281,7 @@ static inline void tn_vm_console_turn_(struct tn_vm_console *c, bool readable)
     bool more = false;
 
     pthread_mutex_lock(c->lock);
+    c->turning = true;
     if (c->out_blocked || c->more) {
         c->out_blocked = false;
         c->more = false;
@@ -304,6 +307,7 @@ static inline void tn_vm_console_turn_(struct tn_vm_console *c, bool readable)
         (void)tn_loop_mod(c->loop, &c->out_source, c->out_blocked ? (uint32_t)EPOLLOUT : 0);
     if (more && room > 0)
         (void)tn_loop_event_signal(&c->wake);
+    c->turning = false;
     pthread_mutex_unlock(c->lock);
 }
 

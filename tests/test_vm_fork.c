@@ -1,5 +1,22 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The header's threads take their locks late now and then, so that what another thread does between
+ * a look at something and the lock that should have come before it is seen to happen.
+ */
+#include <pthread.h>
+#include <sched.h>
+static inline int late_lock(pthread_mutex_t *lock)
+{
+    static _Thread_local unsigned calls;
+
+    if (++calls % 5 == 0)
+        for (unsigned i = 0; i < calls % 32; i++)
+            sched_yield();
+    return pthread_mutex_lock(lock);
+}
+#define pthread_mutex_lock late_lock
 #include "tn_vm_fork.h"
+#undef pthread_mutex_lock
 
 #include "vm_clone.h"
 
@@ -70,7 +87,8 @@ static void lost(const struct chain *c, const char *what, int r)
     const char *tail = c->con.len > 80 ? c->con.seen + c->con.len - 80 : c->con.seen;
 
     fail_msg("%s %d (errno %d): %u vCPUs, TENON_SEED=%#llx, point %u, by %s, after \"%s\"", what, r,
-             errno, c->cpus, (unsigned long long)c->seed, c->points, way_name[c->way], tail);
+             errno, c->cpus, (unsigned long long)c->seed, c->points,
+             c->way < WAYS ? way_name[c->way] : "none", tail);
 }
 
 /* What came out so far is the beginning of the reference. */
