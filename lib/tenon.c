@@ -16,6 +16,7 @@
 #include "tn_strerror.h"
 #include "tn_rate.h"
 #include "tn_disk.h"
+#include "tn_net.h"
 #include "tn_overlay.h"
 #include "tn_sha256.h"
 #include "tn_snap.h"
