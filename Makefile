@@ -114,6 +114,9 @@ $(BUILD)/covfuzz/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Ifuzz \
 	    $(filter %.c,$^) -o $@
 
+# As a VMM of many machines is best built; its memory is measured.
+$(BUILD)/bench/fork: LIBS += -static
+
 $(BUILD)/bench/%: tests/bench/bench_%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) -Itests/bench $< -o $@ $(LIBS)

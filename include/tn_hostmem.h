@@ -137,6 +137,7 @@ struct tn_hostmem {
     uint64_t guard;  /* bytes that fault after the last one */
     int fd;          /* the memfd, owned; -1: none (anonymous, a view, a mapped file) */
     uint32_t how;    /* enum tn_hostmem_how */
+    bool anon;       /* no file is behind it: what is discarded reads as zeros */
 };
 
 /*
@@ -199,6 +200,22 @@ TN_API int tn_hostmem_unmap_at(struct tn_hostmem *r, uint64_t at, uint64_t size)
 TN_API int tn_hostmem_discard(struct tn_hostmem *m, uint64_t at, uint64_t len);
 
 /*
+ * tn_hostmem_discard where that leaves zeros: of a memfd, for all that map it, and of anonymous
+ * memory; not of memory that a userfaultfd fills. Returns 0 (len may be 0); TN_EUNSUP for a private
+ * mapping of a file or a reservation, where the file's bytes would be back, and which is as it was:
+ * zeros of its own would take more memory, not less; TN_EINVAL, TN_ESTATE, TN_ESYS as there.
+ */
+TN_API int tn_hostmem_zero(struct tn_hostmem *m, uint64_t at, uint64_t len);
+
+/*
+ * tn_hostmem_discard of all of a private mapping. If few pages were written, only they are touched:
+ * the others stay mapped, and a guest need not fault them in again. pagemap: /proc/self/pagemap as
+ * this process (no parent of it) has opened it; -1: none, and all pages go. So they do before Linux
+ * 6.7. Returns 0; TN_ESTATE: m is not private; TN_ESYS.
+ */
+TN_API int tn_hostmem_forget(struct tn_hostmem *m, int pagemap);
+
+/*
  * Makes a memfd read-only for good, here (m->ptr stays where it is, how becomes TN_HOSTMEM_READ)
  * and for everyone, so that no view's bytes can change behind it. Returns 0; TN_ESTATE: m is not a
  * shared memfd of tn_hostmem_init; TN_ESYS, with EBUSY while something else maps it writable or
@@ -235,6 +252,7 @@ TN_API void tn_hostmem_close(struct tn_hostmem *m);
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -263,6 +281,32 @@ extern "C" {
 #define TN_HOSTMEM_HUGETLBFS_   0x958458f6
 #define TN_HOSTMEM_LIMIT_       (1ull << 62)
 
+/* PAGEMAP_SCAN (Linux 6.7): which pages of a range are of some kind, without a look at each. */
+struct tn_hostmem_run_ {
+    uint64_t start; /* addresses */
+    uint64_t end;
+    uint64_t kinds;
+};
+struct tn_hostmem_scan_ {
+    uint64_t size; /* of this struct */
+    uint64_t flags;
+    uint64_t start;
+    uint64_t end;
+    uint64_t walk_end; /* where it stopped */
+    uint64_t vec;
+    uint64_t vec_len;
+    uint64_t max_pages;
+    uint64_t inverted;
+    uint64_t all;
+    uint64_t any;
+    uint64_t result;
+};
+#define TN_HOSTMEM_SCAN_    _IOWR('f', 16, struct tn_hostmem_scan_)
+#define TN_HOSTMEM_FILE_    4u /* PAGE_IS_FILE */
+#define TN_HOSTMEM_PRESENT_ 8u
+#define TN_HOSTMEM_SWAPPED_ 16u
+#define TN_HOSTMEM_RUNS_    32u
+
 static inline uint64_t tn_hostmem_small_(void)
 {
     long page = sysconf(_SC_PAGESIZE);
@@ -280,6 +324,7 @@ static inline void tn_hostmem_void_(struct tn_hostmem *m)
     m->guard = 0;
     m->fd = -1;
     m->how = TN_HOSTMEM_NONE;
+    m->anon = false;
 }
 
 /* Addresses without memory: size bytes at a multiple of align; NULL with errno. */
@@ -414,6 +459,7 @@ TN_API int tn_hostmem_init(struct tn_hostmem *m, const struct tn_hostmem_cfg *cf
         if (pages != 0)
             flags |= MAP_HUGETLB | (int)pages;
         m->how = TN_HOSTMEM_PRIVATE;
+        m->anon = true;
         rc = tn_hostmem_mmap_(m, PROT_READ | PROT_WRITE, flags, -1);
     } else {
         m->how = TN_HOSTMEM_SHARED;
@@ -565,6 +611,31 @@ TN_API int tn_hostmem_unmap_at(struct tn_hostmem *r, uint64_t at, uint64_t size)
     return 0;
 }
 
+/*
+ * The runs of pages in [*at, end) of a private mapping that are copies of its own: the first
+ * TN_HOSTMEM_RUNS_ of them, and *at moves to where the look ended. Returns how many, or -1.
+ */
+static inline int tn_hostmem_runs_(const struct tn_hostmem *m, int pagemap, uint64_t *at,
+                                   uint64_t end, struct tn_hostmem_run_ *run)
+{
+    struct tn_hostmem_scan_ scan;
+    int n;
+
+    __builtin_memset(&scan, 0, sizeof(scan));
+    scan.size = sizeof(scan);
+    scan.start = (uint64_t)(uintptr_t)m->ptr + *at;
+    scan.end = (uint64_t)(uintptr_t)m->ptr + end;
+    scan.vec = (uint64_t)(uintptr_t)run;
+    scan.vec_len = TN_HOSTMEM_RUNS_;
+    scan.inverted = TN_HOSTMEM_FILE_;
+    scan.all = TN_HOSTMEM_FILE_;
+    scan.any = scan.result = TN_HOSTMEM_PRESENT_ | TN_HOSTMEM_SWAPPED_;
+    n = ioctl(pagemap, TN_HOSTMEM_SCAN_, &scan);
+    if (n >= 0)
+        *at = scan.walk_end - (uint64_t)(uintptr_t)m->ptr;
+    return n;
+}
+
 TN_API int tn_hostmem_discard(struct tn_hostmem *m, uint64_t at, uint64_t len)
 {
     if (m->how == TN_HOSTMEM_NONE || m->how == TN_HOSTMEM_READ)
@@ -574,6 +645,31 @@ TN_API int tn_hostmem_discard(struct tn_hostmem *m, uint64_t at, uint64_t len)
     if (len > 0 &&
         madvise(m->ptr + at, len, m->how == TN_HOSTMEM_SHARED ? MADV_REMOVE : MADV_DONTNEED) < 0)
         return TN_ESYS;
+    return 0;
+}
+
+TN_API int tn_hostmem_zero(struct tn_hostmem *m, uint64_t at, uint64_t len)
+{
+    if (m->how == TN_HOSTMEM_RESERVED || (m->how == TN_HOSTMEM_PRIVATE && !m->anon))
+        return tn_hostmem_in_(m, at, len, m->page) ? TN_EUNSUP : TN_EINVAL;
+    return tn_hostmem_discard(m, at, len);
+}
+
+TN_API int tn_hostmem_forget(struct tn_hostmem *m, int pagemap)
+{
+    struct tn_hostmem_run_ run[TN_HOSTMEM_RUNS_];
+    uint64_t at = 0;
+    int n;
+
+    if (m->how != TN_HOSTMEM_PRIVATE)
+        return TN_ESTATE;
+    n = pagemap < 0 ? -1 : tn_hostmem_runs_(m, pagemap, &at, m->size, run);
+    if (n < 0 || at < m->size)
+        return tn_hostmem_discard(m, 0, m->size);
+    for (int i = 0; i < n; i++) {
+        if (madvise((void *)(uintptr_t)run[i].start, run[i].end - run[i].start, MADV_DONTNEED) < 0)
+            return TN_ESYS;
+    }
     return 0;
 }
 
@@ -628,27 +724,19 @@ TN_API int tn_hostmem_part(struct tn_hostmem *m, struct tn_hostmem *golden)
     return 0;
 }
 
-TN_API int64_t tn_hostmem_own(const struct tn_hostmem *m, uint64_t *own)
+/* As tn_hostmem_own, of a kernel that does not scan: a look at each page's entry. */
+static inline int64_t tn_hostmem_own_each_(const struct tn_hostmem *m, int pagemap, uint64_t *own)
 {
     uint64_t entry[512]; /* a page's: bit 63 present, 62 swapped, 61 of a file */
     uint64_t small = tn_hostmem_small_(), pages = m->size / small, count = 0;
     uint64_t first = (uint64_t)(uintptr_t)m->ptr / small;
-    int fd, saved;
 
-    if (m->how != TN_HOSTMEM_PRIVATE && m->how != TN_HOSTMEM_RESERVED)
-        return TN_ESTATE;
-    fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return TN_ESYS;
-    __builtin_memset(own, 0, (pages + 63) / 64 * 8);
     for (uint64_t i = 0; i < pages;) {
         uint64_t want = pages - i < 512 ? pages - i : 512;
-        ssize_t n = pread(fd, entry, want * 8, (off_t)((first + i) * 8));
+        ssize_t n = pread(pagemap, entry, want * 8, (off_t)((first + i) * 8));
 
         if (n < 8) {
-            saved = n < 0 ? errno : EIO;
-            close(fd);
-            errno = saved;
+            errno = n < 0 ? errno : EIO;
             return TN_ESYS;
         }
         for (uint64_t k = 0; k < (uint64_t)n / 8; k++, i++) {
@@ -658,8 +746,40 @@ TN_API int64_t tn_hostmem_own(const struct tn_hostmem *m, uint64_t *own)
             }
         }
     }
-    close(fd);
     return (int64_t)count;
+}
+
+TN_API int64_t tn_hostmem_own(const struct tn_hostmem *m, uint64_t *own)
+{
+    struct tn_hostmem_run_ run[TN_HOSTMEM_RUNS_];
+    uint64_t small = tn_hostmem_small_(), at = 0;
+    int64_t count = 0;
+    int fd, n = 0, saved;
+
+    if (m->how != TN_HOSTMEM_PRIVATE && m->how != TN_HOSTMEM_RESERVED)
+        return TN_ESTATE;
+    fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return TN_ESYS;
+    __builtin_memset(own, 0, (m->size / small + 63) / 64 * 8);
+    while (n >= 0 && at < m->size) {
+        n = tn_hostmem_runs_(m, fd, &at, m->size, run);
+        for (int i = 0; i < n; i++) {
+            uint64_t page = (run[i].start - (uint64_t)(uintptr_t)m->ptr) / small;
+            uint64_t end = page + (run[i].end - run[i].start) / small;
+
+            for (; page < end; page++, count++)
+                own[page / 64] |= 1ull << page % 64;
+        }
+    }
+    if (n < 0) {
+        __builtin_memset(own, 0, (m->size / small + 63) / 64 * 8);
+        count = tn_hostmem_own_each_(m, fd, own);
+    }
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return count;
 }
 
 TN_API void tn_hostmem_close(struct tn_hostmem *m)

@@ -46,7 +46,8 @@
  * THREADS
  *   One thread runs the loop, and it alone removes, or modifies, what is in it (any thread may
  *   while nobody runs it). From any thread: tn_loop_add of a source that is not in it, and timers'
- *   arm and disarm. From any thread and from a signal handler: tn_loop_stop, tn_loop_event_signal.
+ *   arm and disarm. From any thread and from a signal handler: tn_loop_stop, tn_loop_wake,
+ *   tn_loop_event_signal.
  *
  * CONFIG
  *   TN_LOOP_BATCH, sources per turn, 64 by default. It wants _DEFAULT_SOURCE or _GNU_SOURCE, and
@@ -121,7 +122,7 @@ struct tn_loop_source {
 
 struct tn_loop {
     int epfd;      /* -1: closed */
-    int stop_fd;   /* an eventfd that ends the wait */
+    int wake_fd;   /* an eventfd that ends the wait */
     int stop;      /* atomic: tn_loop_stop was called */
     uint32_t at;   /* next in the batch */
     uint32_t n;    /* in the batch */
@@ -197,6 +198,11 @@ TN_API int tn_loop_run(struct tn_loop *loop);
  * (async-signal-safe; errno is kept).
  */
 TN_API void tn_loop_stop(struct tn_loop *loop);
+
+/*
+ * Makes the step that waits now return, or else the next one. From where tn_loop_stop may be called.
+ */
+TN_API void tn_loop_wake(struct tn_loop *loop);
 
 /*
  * Whether a stop is pending: for those who call tn_loop_step themselves.
@@ -319,12 +325,12 @@ TN_API int tn_loop_init(struct tn_loop *loop)
 
     __builtin_memset(loop, 0, sizeof(*loop));
     loop->epfd = epoll_create1(EPOLL_CLOEXEC);
-    loop->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     __builtin_memset(&ev, 0, sizeof(ev));
     ev.events = EPOLLIN;
     ev.data.ptr = loop; /* no source has this address: known by it in tn_loop_step */
-    if (loop->epfd < 0 || loop->stop_fd < 0 ||
-        epoll_ctl(loop->epfd, EPOLL_CTL_ADD, loop->stop_fd, &ev) < 0) {
+    if (loop->epfd < 0 || loop->wake_fd < 0 ||
+        epoll_ctl(loop->epfd, EPOLL_CTL_ADD, loop->wake_fd, &ev) < 0) {
         tn_loop_close(loop);
         return TN_ESYS;
     }
@@ -337,9 +343,9 @@ TN_API void tn_loop_close(struct tn_loop *loop)
 
     if (loop->epfd >= 0)
         close(loop->epfd);
-    if (loop->stop_fd >= 0)
-        close(loop->stop_fd);
-    loop->epfd = loop->stop_fd = -1;
+    if (loop->wake_fd >= 0)
+        close(loop->wake_fd);
+    loop->epfd = loop->wake_fd = -1;
     loop->at = loop->n = 0;
     errno = saved;
 }
@@ -404,7 +410,7 @@ TN_API int tn_loop_step(struct tn_loop *loop, int timeout_ms)
         uint32_t events = ev->events;
 
         if (ev->data.ptr == loop) {
-            tn_loop_drain_(loop->stop_fd);
+            tn_loop_drain_(loop->wake_fd);
             continue;
         }
         if (!source) /* removed by a callback of this batch */
@@ -429,7 +435,7 @@ TN_API int tn_loop_run(struct tn_loop *loop)
         if (rc < 0)
             return rc;
     }
-    /* stop_fd stays readable for now: that costs the next step one turn, which drains it. */
+    /* wake_fd stays readable for now: that costs the next step one turn, which drains it. */
     __atomic_store_n(&loop->stop, 0, __ATOMIC_SEQ_CST);
     return 0;
 }
@@ -439,7 +445,15 @@ TN_API void tn_loop_stop(struct tn_loop *loop)
     int saved = errno;
 
     __atomic_store_n(&loop->stop, 1, __ATOMIC_SEQ_CST);
-    (void)tn_loop_kick_(loop->stop_fd);
+    (void)tn_loop_kick_(loop->wake_fd);
+    errno = saved;
+}
+
+TN_API void tn_loop_wake(struct tn_loop *loop)
+{
+    int saved = errno;
+
+    (void)tn_loop_kick_(loop->wake_fd);
     errno = saved;
 }
 

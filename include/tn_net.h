@@ -121,6 +121,7 @@ extern "C" {
 #define TN_NET_HDR       12u    /* bytes of the header on its way */
 #define TN_NET_ETH       14u    /* bytes of an Ethernet header, the least that a frame has */
 #define TN_NET_FRAME_MAX 65553u /* bytes of the largest frame, before it is segmented: IPv6, VLAN */
+#define TN_NET_IOVS      1022u  /* most iovecs of one call: the kernel takes 1024 */
 
 /* What may be left to do in a frame; what a side can do of it, one bit each. */
 #define TN_NET_CSUM 1u  /* a checksum */
@@ -156,7 +157,7 @@ struct tn_net_hdr {
 struct tn_net_ops {
     /*
      * Sends a frame of len bytes, which iov holds. Returns 0: it was taken, if only to be lost on
-     * the way; TN_EAGAIN: there is no room now, nothing of it was taken; any other error: nobody
+     * the way; TN_EAGAIN: there is no room now, it is to be given again; any other error: nobody
      * will ever take it.
      */
     int (*send)(void *ctx, uint32_t pair, const struct tn_net_hdr *hdr, const struct tn_iov *iov,
@@ -174,7 +175,8 @@ struct tn_net_ops {
      */
     int (*set)(void *ctx, uint32_t offloads, uint32_t pairs);
     /*
-     * The descriptor to poll for a pair; -1: none.
+     * The descriptor to poll for a pair; -1: none, as for a pair that frames do not come to. To be
+     * asked again after each set, and after a TN_ESYS.
      */
     int (*fd)(void *ctx, uint32_t pair);
 };

@@ -158,6 +158,8 @@ struct tn_vm_state;
 struct tn_vm_golden {
     uint32_t refs; /* atomic */
     int fd;
+    int pagemap; /* /proc/self/pagemap, for the views of this process; -1: it cannot be had */
+    pid_t pid;   /* which that is */
 };
 
 /* What is left to close of a machine when its loop has done with it. */
@@ -200,7 +202,7 @@ struct tn_vm {
     struct tn_vm_cpu *cpu;
     uint32_t cpus;
     int signal;
-    struct tn_loop_event ended;        /* wakes the loop when the machine has ended */
+    struct tn_loop *loop;              /* is woken when the machine has ended */
     struct tn_vm_golden *golden;       /* the file that ram is a private view of; NULL: none is */
     struct tn_vm_base *base;           /* with track_dirty: the last snapshot; NULL: none yet */
     const struct tn_vm_image *image;   /* what it is a clone of; NULL: it was booted */
@@ -304,6 +306,8 @@ static inline struct tn_vm_golden *tn_vm_golden_new_(void)
     if (g) {
         g->refs = 1;
         g->fd = -1;
+        g->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        g->pid = getpid();
     }
     return g;
 }
@@ -334,6 +338,8 @@ static inline void tn_vm_golden_put_(struct tn_vm_golden *g)
     if (g && __atomic_sub_fetch(&g->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         if (g->fd >= 0)
             close(g->fd);
+        if (g->pagemap >= 0)
+            close(g->pagemap);
         free(g);
     }
 }
@@ -484,17 +490,11 @@ static inline void *tn_vm_cpu_main_(void *arg)
     pthread_mutex_lock(&vm->state_lock);
     if (--vm->live == 0) {
         vm->state = vm->end.reason == TN_VM_ERROR ? TN_VM_FAILED : TN_VM_STOPPED;
-        (void)tn_loop_event_signal(&vm->ended);
+        tn_loop_wake(vm->loop);
     }
     pthread_cond_broadcast(&vm->state_cond);
     pthread_mutex_unlock(&vm->state_lock);
     return NULL;
-}
-
-static inline void tn_vm_on_ended_(void *ctx, uint64_t count)
-{
-    (void)ctx;
-    (void)count; /* to wake whoever steps the loop is all */
 }
 
 static inline void tn_vm_on_signal_(int signal)
@@ -522,10 +522,10 @@ static inline int tn_vm_open_(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_lo
                               int signal)
 {
     pthread_condattr_t clock;
-    int r;
 
     memset(vm, 0, sizeof(*vm));
     vm->kvm = kvm;
+    vm->loop = loop;
     vm->kvm_vm.fd = -1;
     vm->ram.fd = -1;
     vm->signal = signal ? signal : SIGRTMIN;
@@ -538,8 +538,7 @@ static inline int tn_vm_open_(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_lo
     vm->open = true;
     vm->fresh = true;
     vm->state = TN_VM_CREATED;
-    r = tn_loop_event_init(&vm->ended, loop, tn_vm_on_ended_, vm);
-    return r < 0 ? r : tn_vm_signal_(vm->signal);
+    return tn_vm_signal_(vm->signal);
 }
 
 /* Puts vm->ram, which is mapped, to where the guest has it; with track, host writes are marked. */
@@ -767,7 +766,7 @@ TN_API int tn_vm_kill(struct tn_vm *vm)
         vm->end.reason = TN_VM_KILLED;
         if (vm->live == 0) { /* no thread is there to say that it has ended */
             vm->state = TN_VM_STOPPED;
-            (void)tn_loop_event_signal(&vm->ended);
+            tn_loop_wake(vm->loop);
         }
         tn_vm_kick_(vm);
         pthread_cond_broadcast(&vm->state_cond);
@@ -820,9 +819,9 @@ TN_API int tn_vm_stop(struct tn_vm *vm, int grace_ms)
 
 TN_API void tn_vm_resize(struct tn_vm *vm, uint16_t cols, uint16_t rows)
 {
-    struct tn_vm_hvc *hvc = &vm->devices.hvc;
+    struct tn_vm_hvc *hvc = vm->open ? vm->devices.hvc : NULL;
 
-    if (!vm->open || !hvc->slot.v)
+    if (!hvc)
         return;
     pthread_mutex_lock(&hvc->slot.lock);
     tn_virtio_console_resize(&hvc->model, cols, rows);
@@ -858,7 +857,6 @@ static inline void tn_vm_close_front_(struct tn_vm *vm, struct tn_vm_rest *rest)
     tn_vm_join_(vm);
     tn_vm_devices_close(&vm->devices);
     tn_vm_x86_close(&vm->board);
-    tn_loop_event_close(&vm->ended);
     if (vm->lazy) /* it reads the image, which may be closed after this */
         tn_uffd_close(vm->lazy);
     free(vm->lazy);

@@ -210,6 +210,9 @@ struct tn_vm_console {
     bool more;        /* it has output for another turn */
     bool turning;     /* the loop moves bytes, and sees for itself what it has to wait for */
     int error;        /* errno of the first write that failed for good; output is dropped since */
+    /* Optional, the caller's: the guest has bytes for the output. The lock is held. */
+    void (*said)(void *ctx);
+    void *said_ctx;
 };
 
 /*
@@ -242,6 +245,8 @@ TN_API size_t tn_vm_console_tx(void *ctx, const uint8_t *bytes, size_t len)
     struct tn_vm_console *c = (struct tn_vm_console *)ctx;
     ssize_t n;
 
+    if (c->said)
+        c->said(c->said_ctx);
     if (c->out < 0 || c->error)
         return len;
     n = write(c->out, bytes, len);

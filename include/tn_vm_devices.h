@@ -163,8 +163,8 @@ struct tn_vm_devices {
     struct tn_loop *loop; /* NULL: closed */
     struct tn_vm_disk *disk;
     uint32_t disks;
-    struct tn_vm_hvc hvc; /* where cfg wants one */
-    struct tn_vm_rng rng;
+    struct tn_vm_hvc *hvc; /* NULL: none, as those below */
+    struct tn_vm_rng *rng;
     uint32_t refused; /* after an error of a disk: its number + 1 */
     bool packed;      /* as in the description */
     bool no_indirect;
@@ -490,6 +490,7 @@ static inline int tn_vm_rng_init_(struct tn_vm_rng *rng, const struct tn_vm_cfg 
     struct tn_virtio_rng_cfg cfg;
     int r;
 
+    rng->timer.source.fd = -1;
     memset(&cfg, 0, sizeof(cfg));
     cfg.mem = mem;
     cfg.queue_size = TN_VIRTIO_RNG_QUEUE_MAX;
@@ -527,7 +528,6 @@ static inline int tn_vm_devices_make_(struct tn_vm_devices *d, const struct tn_v
     uint32_t at = 0;
     int r = TN_OK;
 
-    d->rng.timer.source.fd = -1;
     d->packed = cfg->packed;
     d->no_indirect = cfg->no_indirect;
     d->no_event_idx = cfg->no_event_idx;
@@ -551,17 +551,19 @@ static inline int tn_vm_devices_make_(struct tn_vm_devices *d, const struct tn_v
         }
     }
     if (cfg->virtio_console) {
-        r = tn_vm_hvc_init_(&d->hvc, cfg, mem);
+        d->hvc = (struct tn_vm_hvc *)calloc(1, sizeof(*d->hvc));
+        r = d->hvc ? tn_vm_hvc_init_(d->hvc, cfg, mem) : TN_ESYS;
         if (r >= 0)
-            r = tn_vm_devices_place_(&d->hvc.slot, &d->hvc.model.virtio, loop, place, &at);
+            r = tn_vm_devices_place_(&d->hvc->slot, &d->hvc->model.virtio, loop, place, &at);
         if (r >= 0)
-            r = tn_vm_console_init(&d->hvc.console, &tn_vm_hvc_port_, &d->hvc.model,
-                                   &d->hvc.slot.lock, loop, cfg->virtio_in, cfg->virtio_out);
+            r = tn_vm_console_init(&d->hvc->console, &tn_vm_hvc_port_, &d->hvc->model,
+                                   &d->hvc->slot.lock, loop, cfg->virtio_in, cfg->virtio_out);
     }
     if (r >= 0 && cfg->rng) {
-        r = tn_vm_rng_init_(&d->rng, cfg, mem, loop);
+        d->rng = (struct tn_vm_rng *)calloc(1, sizeof(*d->rng));
+        r = d->rng ? tn_vm_rng_init_(d->rng, cfg, mem, loop) : TN_ESYS;
         if (r >= 0)
-            r = tn_vm_devices_place_(&d->rng.slot, &d->rng.model.virtio, loop, place, &at);
+            r = tn_vm_devices_place_(&d->rng->slot, &d->rng->model.virtio, loop, place, &at);
     }
     return r;
 }
@@ -599,15 +601,15 @@ TN_API void tn_vm_devices_wake(struct tn_vm_devices *d)
         tn_virtio_blk_wake(&d->disk[i].blk);
         pthread_mutex_unlock(&d->disk[i].slot.lock);
     }
-    if (d->hvc.slot.v) {
-        pthread_mutex_lock(&d->hvc.slot.lock);
-        (void)tn_virtio_console_flush(&d->hvc.model);
-        pthread_mutex_unlock(&d->hvc.slot.lock);
+    if (d->hvc) {
+        pthread_mutex_lock(&d->hvc->slot.lock);
+        (void)tn_virtio_console_flush(&d->hvc->model);
+        pthread_mutex_unlock(&d->hvc->slot.lock);
     }
-    if (d->rng.slot.v) {
-        pthread_mutex_lock(&d->rng.slot.lock);
-        tn_virtio_rng_wake(&d->rng.model);
-        pthread_mutex_unlock(&d->rng.slot.lock);
+    if (d->rng) {
+        pthread_mutex_lock(&d->rng->slot.lock);
+        tn_virtio_rng_wake(&d->rng->model);
+        pthread_mutex_unlock(&d->rng->slot.lock);
     }
 }
 
@@ -624,10 +626,18 @@ TN_API void tn_vm_devices_close(struct tn_vm_devices *d)
     free(d->disk);
     d->disk = NULL;
     d->disks = 0;
-    tn_vm_console_close(&d->hvc.console);
-    tn_vm_virtio_close(&d->hvc.slot);
-    tn_loop_timer_close(&d->rng.timer);
-    tn_vm_virtio_close(&d->rng.slot);
+    if (d->hvc) {
+        tn_vm_console_close(&d->hvc->console);
+        tn_vm_virtio_close(&d->hvc->slot);
+        free(d->hvc);
+        d->hvc = NULL;
+    }
+    if (d->rng) {
+        tn_loop_timer_close(&d->rng->timer);
+        tn_vm_virtio_close(&d->rng->slot);
+        free(d->rng);
+        d->rng = NULL;
+    }
     d->loop = NULL;
 }
 

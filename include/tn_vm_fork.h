@@ -445,7 +445,7 @@ static inline int tn_vm_clone_devices_(struct tn_vm *vm, const struct tn_vm_imag
     if (r < 0)
         vm->devices.refused = made + 1;
     else
-        r = tn_vm_devices_(vm, &cfg, vm->ended.loop);
+        r = tn_vm_devices_(vm, &cfg, vm->loop);
     if (r < 0)
         tn_vm_clone_unlink_(image, from, made);
     return r;
@@ -505,7 +505,7 @@ static inline int tn_vm_clone_begin_(struct tn_vm *vm, struct tn_kvm *kvm, struc
 /* Goes on with what the devices have to do; also with what a transmitter holds, and input. */
 static inline void tn_vm_clone_wake_(struct tn_vm *vm)
 {
-    struct tn_vm_hvc *hvc = &vm->devices.hvc;
+    struct tn_vm_hvc *hvc = vm->devices.hvc;
 
     tn_vm_devices_wake(&vm->devices);
     if (vm->board.console.loop) {
@@ -513,7 +513,7 @@ static inline void tn_vm_clone_wake_(struct tn_vm *vm)
         tn_vm_console_again(&vm->board.console);
         pthread_mutex_unlock(&vm->board.device_lock);
     }
-    if (hvc->slot.v) {
+    if (hvc) {
         pthread_mutex_lock(&hvc->slot.lock);
         tn_vm_console_again(&hvc->console);
         pthread_mutex_unlock(&hvc->slot.lock);
@@ -660,19 +660,19 @@ static inline int tn_vm_reset_base_(struct tn_vm *vm)
 TN_API int tn_vm_reset(struct tn_vm *vm)
 {
     uint32_t state = tn_vm_state_read(vm);
-    int r;
+    bool ended = state == TN_VM_STOPPED || state == TN_VM_FAILED;
+    int r = TN_OK;
 
     if (state == TN_VM_CLOSED || state == TN_VM_RUNNING || !vm->golden || !vm->restored)
         return TN_ESTATE;
-    if (state == TN_VM_STOPPED || state == TN_VM_FAILED)
+    if (ended)
         tn_vm_join_(vm);
     tn_vm_devices_quiesce(&vm->devices);
     vm->torn = true;
-    r = TN_OK;
-    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
-        r = tn_kvm_x86_vcpu_drop(&vm->cpu[i].vcpu);
+    for (uint32_t i = 0; ended && r >= 0 && i < vm->cpus; i++)
+        r = tn_kvm_x86_vcpu_drop(&vm->cpu[i].vcpu); /* of what its last access left undone */
     if (r >= 0)
-        r = tn_hostmem_discard(&vm->ram, 0, vm->ram.size);
+        r = tn_hostmem_forget(&vm->ram, vm->golden->pid == getpid() ? vm->golden->pagemap : -1);
     if (r >= 0)
         r = tn_vm_clone_pages_(vm, vm->image);
     if (r >= 0)

@@ -232,17 +232,17 @@ static inline void tn_vm_state_save_devices_(struct tn_vm_state *s, struct tn_vm
     pthread_mutex_unlock(&vm->board.device_lock);
     for (uint32_t i = 0; i < s->disks; i++)
         tn_vm_state_save_disk_(&s->disk[i], &d->disk[i]);
-    if (d->hvc.slot.v) {
-        pthread_mutex_lock(&d->hvc.slot.lock);
-        tn_virtio_mmio_save(&d->hvc.slot.mmio, &s->hvc_mmio);
-        tn_virtio_console_save(&d->hvc.model, &s->hvc);
-        pthread_mutex_unlock(&d->hvc.slot.lock);
+    if (d->hvc) {
+        pthread_mutex_lock(&d->hvc->slot.lock);
+        tn_virtio_mmio_save(&d->hvc->slot.mmio, &s->hvc_mmio);
+        tn_virtio_console_save(&d->hvc->model, &s->hvc);
+        pthread_mutex_unlock(&d->hvc->slot.lock);
     }
-    if (d->rng.slot.v) {
-        pthread_mutex_lock(&d->rng.slot.lock);
-        tn_virtio_mmio_save(&d->rng.slot.mmio, &s->rng_mmio);
-        tn_virtio_rng_save(&d->rng.model, &s->rng);
-        pthread_mutex_unlock(&d->rng.slot.lock);
+    if (d->rng) {
+        pthread_mutex_lock(&d->rng->slot.lock);
+        tn_virtio_mmio_save(&d->rng->slot.mmio, &s->rng_mmio);
+        tn_virtio_rng_save(&d->rng->model, &s->rng);
+        pthread_mutex_unlock(&d->rng->slot.lock);
     }
 }
 
@@ -253,8 +253,8 @@ static inline void tn_vm_state_save_machine_(struct tn_vm_machine_record *m, con
 
     m->memory = vm->ram.size;
     m->flags = (vm->board.console.loop ? TN_VM_MACHINE_CONSOLE : 0) |
-               (d->hvc.slot.v ? TN_VM_MACHINE_VIRTIO_CONSOLE : 0) |
-               (d->rng.slot.v ? TN_VM_MACHINE_RNG : 0) | (d->packed ? TN_VM_MACHINE_PACKED : 0) |
+               (d->hvc ? TN_VM_MACHINE_VIRTIO_CONSOLE : 0) |
+               (d->rng ? TN_VM_MACHINE_RNG : 0) | (d->packed ? TN_VM_MACHINE_PACKED : 0) |
                (d->no_indirect ? TN_VM_MACHINE_NO_INDIRECT : 0) |
                (d->no_event_idx ? TN_VM_MACHINE_NO_EVENT_IDX : 0);
     m->genid_gpa = TN_VM_X86_GENID_GPA;
@@ -337,24 +337,24 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
     vm->board.asked = s->machine.asked;
     pthread_mutex_unlock(&vm->board.device_lock);
     if (d->disks != s->disks ||
-        !d->hvc.slot.v != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
-        !d->rng.slot.v != !(s->machine.flags & TN_VM_MACHINE_RNG))
+        !d->hvc != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
+        !d->rng != !(s->machine.flags & TN_VM_MACHINE_RNG))
         return TN_EINVAL;
     for (uint32_t i = 0; r >= 0 && i < s->disks; i++)
         r = tn_vm_state_restore_disk_(&d->disk[i], &s->disk[i]);
-    if (r >= 0 && d->hvc.slot.v) {
-        pthread_mutex_lock(&d->hvc.slot.lock);
-        r = tn_virtio_console_restore(&d->hvc.model, &s->hvc);
+    if (r >= 0 && d->hvc) {
+        pthread_mutex_lock(&d->hvc->slot.lock);
+        r = tn_virtio_console_restore(&d->hvc->model, &s->hvc);
         if (r >= 0)
-            r = tn_vm_state_restore_slot_(&d->hvc.slot, &s->hvc_mmio);
-        pthread_mutex_unlock(&d->hvc.slot.lock);
+            r = tn_vm_state_restore_slot_(&d->hvc->slot, &s->hvc_mmio);
+        pthread_mutex_unlock(&d->hvc->slot.lock);
     }
-    if (r >= 0 && d->rng.slot.v) {
-        pthread_mutex_lock(&d->rng.slot.lock);
-        r = tn_virtio_rng_restore(&d->rng.model, &s->rng);
+    if (r >= 0 && d->rng) {
+        pthread_mutex_lock(&d->rng->slot.lock);
+        r = tn_virtio_rng_restore(&d->rng->model, &s->rng);
         if (r >= 0)
-            r = tn_vm_state_restore_slot_(&d->rng.slot, &s->rng_mmio);
-        pthread_mutex_unlock(&d->rng.slot.lock);
+            r = tn_vm_state_restore_slot_(&d->rng->slot, &s->rng_mmio);
+        pthread_mutex_unlock(&d->rng->slot.lock);
     }
     return r;
 }

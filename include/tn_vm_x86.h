@@ -123,7 +123,7 @@ struct tn_vm_x86 {
     struct tn_bus pio;
     struct tn_bus mmio;
     struct tn_bus_range pio_range[16];
-    struct tn_bus_range mmio_range[64];
+    struct tn_bus_range mmio_range[TN_VM_X86_MAX_VIRTIO];
     pthread_mutex_t device_lock; /* guards what is below, down to asked */
     struct tn_uart uart;
     struct tn_i8042 i8042;

@@ -373,15 +373,19 @@ static inline int fault_pthread_create(pthread_t *thread, const pthread_attr_t *
 
 /* ---- descriptors ---- */
 
+#define FAULT_OPEN_PAGEMAP (1ul << 40) /* in faults.what, beside the flags */
 static inline int fault_open(const char *path, int flags, ...)
 {
+    unsigned long what = (unsigned long)flags;
     va_list args;
     unsigned mode;
 
     va_start(args, flags);
     mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, unsigned) : 0;
     va_end(args);
-    return fault_fails(FAULT_OPEN, (unsigned long)flags) ? -1 : open(path, flags, mode);
+    if (strcmp(path, "/proc/self/pagemap") == 0)
+        what |= FAULT_OPEN_PAGEMAP;
+    return fault_fails(FAULT_OPEN, what) ? -1 : open(path, flags, mode);
 }
 
 static inline int fault_openat(int dir, const char *path, int flags, ...)

@@ -490,7 +490,7 @@ static void c21_an_idle_loop_costs_no_cpu(void **state)
         tn_loop_stop(&loop);
         assert_int_equal(tn_loop_run(&loop), 0);
         if (round == 2) /* the second half of a stop, whose first half ended a run already */
-            assert_int_equal(write(loop.stop_fd, &one, sizeof(one)), sizeof(one));
+            assert_int_equal(write(loop.wake_fd, &one, sizeof(one)), sizeof(one));
         cpu = now(CLOCK_THREAD_CPUTIME_ID);
         wall = now(CLOCK_MONOTONIC);
         assert_int_equal(tn_loop_run(&loop), 0);
@@ -696,6 +696,37 @@ static void nest(struct end *e)
     assert_int_equal(tn_loop_step(e->loop, 0), TN_ESTATE);
     tn_loop_stop(e->loop);
     assert_int_equal(tn_loop_run(e->loop), TN_ESTATE); /* and does not eat the stop */
+}
+
+static void *wake_later(void *loop)
+{
+    usleep(20000);
+    tn_loop_wake((struct tn_loop *)loop);
+    return NULL;
+}
+
+static void a_wake_ends_one_step_and_no_run(void **state)
+{
+    struct tn_loop loop;
+    pthread_t thread;
+
+    (void)state;
+    start(&loop);
+    alarm(60);
+    errno = 77;
+    tn_loop_wake(&loop); /* before a step, and twice: that step ends at once */
+    tn_loop_wake(&loop);
+    assert_int_equal(errno, 77);
+    assert_int_equal(tn_loop_step(&loop, -1), 0);
+    assert_false(tn_loop_stopping(&loop));
+    assert_int_equal(pthread_create(&thread, NULL, wake_later, &loop), 0);
+    assert_int_equal(tn_loop_step(&loop, -1), 0);
+    pthread_join(thread, NULL);
+    tn_loop_wake(&loop);
+    tn_loop_stop(&loop);
+    assert_int_equal(tn_loop_run(&loop), 0);
+    alarm(0);
+    tn_loop_close(&loop);
 }
 
 static void a_stop_ends_the_run_after_the_batch(void **state)
@@ -1094,6 +1125,7 @@ int main(void)
         cmocka_unit_test(timers_fire_when_due),
         cmocka_unit_test(a_disarmed_timer_is_silent_even_if_due),
         cmocka_unit_test(timers_may_be_changed_from_callbacks),
+        cmocka_unit_test(a_wake_ends_one_step_and_no_run),
         cmocka_unit_test(a_stop_ends_the_run_after_the_batch),
         cmocka_unit_test(e13_a_signal_handler_may_stop_the_loop),
         cmocka_unit_test(eintr_is_not_an_error),

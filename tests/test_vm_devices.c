@@ -579,8 +579,8 @@ static void queues_and_rings(void **state)
         r.cfg.no_indirect = rows[i].no_indirect;
         r.cfg.no_event_idx = rows[i].no_event_idx;
         rig_join(&r);
-        assert_int_equal(r.d.hvc.slot.v->cfg.features & TN_VIRTIO_F_RING, rings);
-        assert_int_equal(r.d.rng.slot.v->cfg.features & TN_VIRTIO_F_RING, rings);
+        assert_int_equal(r.d.hvc->slot.v->cfg.features & TN_VIRTIO_F_RING, rings);
+        assert_int_equal(r.d.rng->slot.v->cfg.features & TN_VIRTIO_F_RING, rings);
         assert_int_equal(r.d.disk[0].slot.v->cfg.features & TN_VIRTIO_F_RING, rings);
         drive_disk(&g, &r, 0);
         assert_int_equal(bus_read(&g, 0x100 + 34, 2), rows[i].queues);
@@ -690,7 +690,7 @@ static void hvc_open(struct rig *r, struct pipes *p, struct driver *g)
     r->cfg.cols = 80;
     r->cfg.rows = 24;
     rig_join(r);
-    drive(g, r, &r->d.hvc.slot, 0, 2, ~0ull);
+    drive(g, r, &r->d.hvc->slot, 0, 2, ~0ull);
 }
 
 static void hvc_close(struct rig *r, struct pipes *p, struct driver *g)
@@ -835,9 +835,9 @@ static void a_new_size_is_told(void **state)
     (void)state;
     hvc_open(&r, &p, &g);
     assert_int_equal(bus_read(&g, 0x100, 4), 80 | 24 << 16);
-    pthread_mutex_lock(&r.d.hvc.slot.lock);
-    tn_virtio_console_resize(&r.d.hvc.model, 132, 50);
-    pthread_mutex_unlock(&r.d.hvc.slot.lock);
+    pthread_mutex_lock(&r.d.hvc->slot.lock);
+    tn_virtio_console_resize(&r.d.hvc->model, 132, 50);
+    pthread_mutex_unlock(&r.d.hvc->slot.lock);
     assert_int_equal(bus_read(&g, 0x100, 4), 132 | 50 << 16);
     assert_int_equal(bus_read(&g, 0x60, 4), TN_VIRTIO_MMIO_INT_CONFIG);
     assert_int_equal(bus_read(&g, 0xfc, 4), 1);
@@ -857,7 +857,7 @@ static void entropy(void **state)
     rig_open(&r);
     r.cfg.rng = true;
     rig_join(&r);
-    drive(&g, &r, &r.d.rng.slot, 0, 1, ~0ull);
+    drive(&g, &r, &r.d.rng->slot, 0, 1, ~0ull);
     assert_true(vd_add(&g.d, 0, buf, 2) >= 0);
     vd_kick(&g.d, 0);
     (void)answer(&g, 0, &used);

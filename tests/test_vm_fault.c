@@ -762,7 +762,10 @@ static bool may_do_without(const struct op *op, enum fault_kind kind, unsigned l
     case FAULT_IOCTL: /* what is not told is not there; a level, which the chips have too */
         return what == KVM_CHECK_EXTENSION || what == KVM_HAS_DEVICE_ATTR ||
                ((uint32_t)what == KVM_IRQ_LINE && what >> 32 != TN_VM_X86_GED_GSI) ||
+               what == TN_HOSTMEM_SCAN_ ||
                (op->asks && (what == KVM_GET_DEVICE_ATTR || what == KVM_SET_DEVICE_ATTR));
+    case FAULT_OPEN: /* a reset looks at every page then */
+        return (what & FAULT_OPEN_PAGEMAP) != 0;
     case FAULT_MMAP: /* the ring's */
         return (what & MAP_POPULATE) != 0;
     case FAULT_SYSCALL:

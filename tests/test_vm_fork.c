@@ -236,7 +236,8 @@ static void hop(struct chain *c)
     if (c->way == BY_RESET) {
         assert_int_equal(tn_vm_start(vm), 0);
         run_for(c, test_random(&c->random) % 1500);
-        (void)tn_vm_pause(vm); /* or it has ended */
+        if (tn_vm_pause(vm) < 0)
+            (void)tn_vm_wait(vm, -1); /* it has ended, or is about to */
         con_cut(&c->con, len);
         r = tn_vm_reset(vm);
         if (r < 0)

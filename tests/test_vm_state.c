@@ -323,9 +323,9 @@ static void wait_for_the_disk(struct tn_vm_disk_cfg *disk)
         tn_loop_step(&loop, 1);
         (void)con_take(&con);
         (void)con_take(&hvc);
-        pthread_mutex_lock(&vm.devices.rng.slot.lock);
-        tn_virtio_rng_save(&vm.devices.rng.model, &rng);
-        pthread_mutex_unlock(&vm.devices.rng.slot.lock);
+        pthread_mutex_lock(&vm.devices.rng->slot.lock);
+        tn_virtio_rng_save(&vm.devices.rng->model, &rng);
+        pthread_mutex_unlock(&vm.devices.rng->slot.lock);
     } while (tn_vm_wait(&vm, 0) == TN_EAGAIN && rng.virtio.queue[0].ring.next_used < 2);
     assert_null(strstr(con.seen, "all 3"));
 }

@@ -60,8 +60,9 @@ struct forks {
 /* ---- the first output ---- */
 
 /* On a vCPU's thread, or the loop's. */
-static void said(struct clone *c)
+static void said(void *ctx)
 {
+    struct clone *c = ctx;
     struct forks *f = c->forks;
     uint64_t none = 0;
 
@@ -94,22 +95,6 @@ static void on_said(void *ctx, uint64_t count)
                 (__atomic_load_n(&list->first, __ATOMIC_RELAXED) + 500) / 1000);
 }
 
-static size_t on_serial(void *ctx, const uint8_t *bytes, size_t len)
-{
-    struct tn_vm_x86 *board = ctx;
-
-    said((struct clone *)((char *)board - offsetof(struct clone, vm.board)));
-    return tn_vm_console_tx(&board->console, bytes, len);
-}
-
-static size_t on_hvc(void *ctx, const uint8_t *bytes, size_t len)
-{
-    struct tn_vm_hvc *hvc = ctx;
-
-    said((struct clone *)((char *)hvc - offsetof(struct clone, vm.devices.hvc)));
-    return tn_vm_console_tx(&hvc->console, bytes, len);
-}
-
 static void on_shown(void *ctx, const uint8_t *bytes, size_t len)
 {
     (void)bytes;
@@ -117,12 +102,11 @@ static void on_shown(void *ctx, const uint8_t *bytes, size_t len)
     said(ctx); /* what was under way at the save came before anybody listened */
 }
 
-/* The ports' models tell us before they tell the console. The machine has not been started. */
-static void listen(struct clone *c)
+/* The consoles tell us what they get. The machine has not been started. */
+static void listen_to(struct tn_vm_console *console, struct clone *c)
 {
-    c->vm.board.uart.cfg.tx = on_serial;
-    if (c->vm.devices.hvc.slot.v)
-        c->vm.devices.hvc.model.cfg.tx = on_hvc;
+    console->said = said;
+    console->said_ctx = c;
 }
 
 /* ---- what is typed ---- */
@@ -328,7 +312,9 @@ static int make_clone(struct forks *f)
     if (code < 0)
         code = clone_make(m, &c->vm, c->k, &cfg, f->overlays);
     if (code < 0) {
-        listen(c);
+        listen_to(&c->vm.board.console, c);
+        if (c->vm.devices.hvc)
+            listen_to(&c->vm.devices.hvc->console, c);
         if (tn_vm_start(&c->vm) < 0) {
             fprintf(stderr, "microvm: clone %" PRIu32 ": a vCPU's thread: %s\n", c->k,
                     strerror(errno));
@@ -361,8 +347,7 @@ static void end_clone(struct clone *c)
 {
     struct forks *f = c->forks;
     int code = say_end(&c->vm, (int)c->k, f->m->stopping);
-    int error =
-        c->vm.board.console.error ? c->vm.board.console.error : c->vm.devices.hvc.console.error;
+    int error = output_error(&c->vm);
 
     f->code = worse(f->code, code == EXIT_GUEST_RESET ? EXIT_GUEST_OFF : code);
     if (c->vm.end.reason < REASONS)

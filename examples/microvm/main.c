@@ -362,7 +362,7 @@ static int run(struct microvm *m)
               stderr);
         code = EXIT_NO_SNAPSHOT;
     }
-    error = m->vm.board.console.error ? m->vm.board.console.error : m->vm.devices.hvc.console.error;
+    error = output_error(&m->vm);
     finish(m, taken);
     lost = say_lost(m, error ? error : m->outlet.error);
     tn_vm_image_close(&m->image);

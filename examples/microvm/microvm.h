@@ -91,6 +91,9 @@ int say_clone(const struct tn_vm *vm, const struct tn_vm_disk_cfg *disk, int k, 
 /* How a machine has ended; of clone k, or of the only one (k < 0). */
 int say_end(const struct tn_vm *vm, int k, bool stopping);
 
+/* errno of the first write to an output of the machine that failed; 0: none has. */
+int output_error(const struct tn_vm *vm);
+
 /* ---- forks.c ---- */
 
 /* All of --forks, from the image to the last clone's end. */

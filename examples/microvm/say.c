@@ -260,6 +260,13 @@ int say_clone(const struct tn_vm *vm, const struct tn_vm_disk_cfg *disk, int k, 
 
 /* ---- the end ---- */
 
+int output_error(const struct tn_vm *vm)
+{
+    const struct tn_vm_hvc *hvc = vm->devices.hvc;
+
+    return vm->board.console.error || !hvc ? vm->board.console.error : hvc->console.error;
+}
+
 int say_end(const struct tn_vm *vm, int k, bool stopping)
 {
     const struct tn_vm_end *end = &vm->end;

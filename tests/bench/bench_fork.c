@@ -314,7 +314,7 @@ static double memory_of(struct golden *sleeper, struct tn_kvm *kvm, unsigned n)
 
     mem_use_settle();
     mem_use_read(&before);
-    if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, n))
+    if (!crowd_init(&c, kvm, &sleeper->image, sleeper->console, n))
         die("crowd");
     if (crowd_grow(&c, n, 0) && crowd_ask(&c, 0))
         kib = memory_row(&c, &before);
@@ -418,7 +418,7 @@ static void crowds(struct golden *sleeper, struct golden *none, struct tn_kvm *k
     way_init(&warm, none, 0);
     mem_use_settle();
     mem_use_read(&before);
-    if (!crowd_init(&c, kvm, &sleeper->loop, &sleeper->image, sleeper->console, MANY))
+    if (!crowd_init(&c, kvm, &sleeper->image, sleeper->console, MANY))
         die("crowd");
     puts("fork to first output while others live, us");
     printf("  %10s %10s %10s %10s %10s %10s\n", "live forks", "cold p50", "p99", "pooled p50",

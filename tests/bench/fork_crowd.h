@@ -2,8 +2,12 @@
 /*
  * Many clones that live at once in this process, or in one each. They are of a machine that sleeps
  * until it is sent a byte, and answers with an X (tests/guests/clone.c, "wait"): each is asked
- * once, so that each has run, and then sleeps. Each has an input of its own; the outputs end in one
- * pipe, where the answers are counted.
+ * once, so that each has run, and then sleeps. The outputs end in one pipe, where the answers are
+ * counted.
+ *
+ * The limit of descriptors is one of a table of them, and threads of a process may have their own:
+ * each so many clones are a shard, on a thread with its own table and its own loop. One shard is
+ * busy at a time.
  */
 #ifndef TENON_FORK_CROWD_H
 #define TENON_FORK_CROWD_H
@@ -14,6 +18,9 @@
 #include "mem_use.h"
 
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
@@ -23,19 +30,33 @@
 #define CROWD_SECONDS 120 /* that all answers may take */
 #define CROWD_SAMPLED 20  /* clones whose own pages are counted */
 
-struct crowd_member {
-    struct tn_vm vm;
-    int in[2];
+#define CROWD_SHARDS 4
+#define CROWD_NEEDS  4    /* descriptors of a clone: VM, vCPU, eventfd, one to spare */
+#define CROWD_SHARD  4500 /* clones of a shard, unless fewer descriptors may be had */
+
+struct crowd;
+
+struct crowd_shard {
+    struct crowd *crowd;
+    struct tn_loop loop;
+    pthread_t thread;
+    sem_t go;
+    void (*work)(struct crowd_shard *s); /* NULL: the end */
+    uint32_t first, last;                /* its members */
 };
 
 struct crowd {
     struct tn_kvm *kvm;
-    struct tn_loop *loop;
     const struct tn_vm_image *image;
     const int *console; /* a pipe: its writing end does not block */
-    struct crowd_member **member;
+    struct tn_vm **member;
     uint32_t count, cap;
     uint32_t answers;
+    struct crowd_shard shard[CROWD_SHARDS];
+    uint32_t each; /* members of a shard */
+    sem_t done;
+    uint32_t until;        /* what the shard that is busy is to do */
+    uint64_t deadline;     /* ns; 0: none */
     int err, sys_errno;    /* what stopped it from growing */
     uint64_t making;       /* ns, in all */
     uint64_t front, whole; /* ns: until the loop is rid of them; until all is closed */
@@ -52,17 +73,92 @@ static inline void crowd_limits(void)
     }
 }
 
-static inline bool crowd_init(struct crowd *c, struct tn_kvm *kvm, struct tn_loop *loop,
-                              const struct tn_vm_image *image, const int *console, uint32_t cap)
+static inline void *crowd_shard_main_(void *arg)
 {
+    struct crowd_shard *s = (struct crowd_shard *)arg;
+
+    if (unshare(CLONE_FILES) < 0 || tn_loop_init(&s->loop) < 0)
+        s->loop.epfd = -1;
+    sem_post(&s->crowd->done);
+    for (;;) {
+        while (sem_wait(&s->go) < 0)
+            continue;
+        if (!s->work)
+            break;
+        s->work(s);
+        sem_post(&s->crowd->done);
+    }
+    tn_loop_close(&s->loop);
+    return NULL;
+}
+
+/* A shard does its work while nobody else is busy. */
+static inline void crowd_work_(struct crowd *c, uint32_t shard, void (*work)(struct crowd_shard *s))
+{
+    c->shard[shard].work = work;
+    sem_post(&c->shard[shard].go);
+    while (sem_wait(&c->done) < 0)
+        continue;
+}
+
+static inline bool crowd_init(struct crowd *c, struct tn_kvm *kvm, const struct tn_vm_image *image,
+                              const int *console, uint32_t cap)
+{
+    long most = sysconf(_SC_OPEN_MAX);
+
     memset(c, 0, sizeof(*c));
     c->kvm = kvm;
-    c->loop = loop;
     c->image = image;
     c->console = console;
-    c->member = (struct crowd_member **)calloc(cap, sizeof(struct crowd_member *));
+    c->member = (struct tn_vm **)calloc(cap, sizeof(struct tn_vm *));
     c->cap = c->member ? cap : 0;
+    c->each =
+        most < CROWD_SHARD * CROWD_NEEDS + 200 ? ((uint32_t)most - 200) / CROWD_NEEDS : CROWD_SHARD;
+    sem_init(&c->done, 0, 0);
+    for (uint32_t i = 0; i < CROWD_SHARDS; i++) {
+        struct crowd_shard *s = &c->shard[i];
+
+        s->crowd = c;
+        s->first = s->last = i * c->each;
+        sem_init(&s->go, 0, 0);
+        if (pthread_create(&s->thread, NULL, crowd_shard_main_, s) != 0)
+            return false;
+        while (sem_wait(&c->done) < 0)
+            continue;
+        if (s->loop.epfd < 0)
+            return false;
+    }
     return c->member != NULL;
+}
+
+static inline void crowd_grow_(struct crowd_shard *s)
+{
+    struct crowd *c = s->crowd;
+
+    while (c->err == 0 && c->count < c->until && (!c->deadline || bench_now() < c->deadline)) {
+        struct tn_vm *vm = (struct tn_vm *)calloc(1, sizeof(*vm));
+        struct tn_vm_clone_cfg cfg;
+        int r = TN_ESYS;
+
+        memset(&cfg, 0, sizeof(cfg));
+        cfg.console_in = -1;
+        cfg.console_out = c->console[1];
+        if (vm) {
+            r = tn_vm_fork(vm, c->kvm, &s->loop, c->image, &cfg);
+            if (r >= 0)
+                r = tn_vm_start(vm);
+        }
+        if (r < 0) {
+            c->err = r;
+            c->sys_errno = errno;
+            if (vm)
+                tn_vm_close(vm);
+            free(vm);
+            return;
+        }
+        c->member[c->count++] = vm;
+        s->last = c->count;
+    }
 }
 
 /*
@@ -73,53 +169,36 @@ static inline bool crowd_grow(struct crowd *c, uint32_t n, unsigned seconds)
 {
     uint64_t begin = bench_now();
 
-    while (c->err == 0 && c->count < n && c->count < c->cap &&
-           (seconds == 0 || bench_now() - begin < seconds * 1000000000ull)) {
-        struct crowd_member *m = (struct crowd_member *)calloc(1, sizeof(*m));
-        struct tn_vm_clone_cfg cfg;
-        int r = m && pipe2(m->in, O_CLOEXEC | O_NONBLOCK) == 0 ? TN_OK : TN_ESYS;
+    n = n < c->cap ? n : c->cap;
+    c->deadline = seconds ? begin + seconds * 1000000000ull : 0;
+    while (c->err == 0 && c->count < n && c->count / c->each < CROWD_SHARDS &&
+           (!c->deadline || bench_now() < c->deadline)) {
+        uint32_t shard = c->count / c->each, end = (shard + 1) * c->each;
 
-        memset(&cfg, 0, sizeof(cfg));
-        if (r >= 0) {
-            cfg.console_in = m->in[0];
-            cfg.console_out = c->console[1];
-            r = tn_vm_fork(&m->vm, c->kvm, c->loop, c->image, &cfg);
-            if (r >= 0)
-                r = tn_vm_start(&m->vm);
-            if (r < 0) {
-                c->sys_errno = errno;
-                tn_vm_close(&m->vm);
-                close(m->in[0]);
-                close(m->in[1]);
-            }
-        } else {
-            c->sys_errno = errno;
-        }
-        if (r < 0) {
-            c->err = r;
-            free(m);
-            break;
-        }
-        c->member[c->count++] = m;
+        c->until = n < end ? n : end;
+        crowd_work_(c, shard, crowd_grow_);
     }
     c->making += bench_now() - begin;
     return c->count >= n;
 }
 
-/* Sends each from the first-th on a byte, and counts the answers. True: each has answered. */
-static inline bool crowd_ask(struct crowd *c, uint32_t first)
+/* Types a byte to those that have not been asked. */
+static inline void crowd_ask_(struct crowd_shard *s)
 {
-    uint64_t begin = bench_now();
-    char bytes[4096];
+    struct crowd *c = s->crowd;
     uint32_t want = c->answers;
+    char bytes[4096];
     int n;
 
-    for (uint32_t i = first; i < c->count; i++)
-        want += write(c->member[i]->in[1], "a", 1) == 1;
-    if (want != c->answers + c->count - first)
-        return false;
-    while (c->answers < want && bench_now() - begin < CROWD_SECONDS * 1000000000ull) {
-        (void)tn_loop_step(c->loop, 1);
+    for (uint32_t i = s->first > c->until ? s->first : c->until; i < s->last; i++) {
+        struct tn_vm_x86 *board = &c->member[i]->board;
+
+        pthread_mutex_lock(&board->device_lock);
+        want += (uint32_t)tn_uart_push(&board->uart, (const uint8_t *)"a", 1);
+        pthread_mutex_unlock(&board->device_lock);
+    }
+    while (c->answers < want && bench_now() < c->deadline) {
+        (void)tn_loop_step(&s->loop, 1);
         while (ioctl(c->console[0], FIONREAD, &n) == 0 && n > 0) {
             ssize_t got = read(c->console[0], bytes, sizeof(bytes));
 
@@ -127,6 +206,17 @@ static inline bool crowd_ask(struct crowd *c, uint32_t first)
                 c->answers += bytes[i] == 'X';
         }
     }
+}
+
+/* Sends each from the first-th on a byte, and counts the answers. True: each has answered. */
+static inline bool crowd_ask(struct crowd *c, uint32_t first)
+{
+    uint32_t want = c->answers + c->count - first;
+
+    c->until = first;
+    c->deadline = bench_now() + CROWD_SECONDS * 1000000000ull;
+    for (uint32_t i = 0; i < CROWD_SHARDS; i++)
+        crowd_work_(c, i, crowd_ask_);
     return c->answers == want;
 }
 
@@ -138,7 +228,7 @@ static inline double crowd_own(const struct crowd *c)
     double pages = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        const struct tn_hostmem *ram = &c->member[i]->vm.ram;
+        const struct tn_hostmem *ram = &c->member[i]->ram;
 
         set = (uint64_t *)calloc(ram->size / 4096 / 64 + 1, sizeof(*set));
         pages += set ? (double)tn_hostmem_own(ram, set) : 0;
@@ -147,23 +237,35 @@ static inline double crowd_own(const struct crowd *c)
     return n ? pages / n : 0;
 }
 
-/* Closes all, by a reaper. */
-static inline void crowd_close(struct crowd *c)
+/* The reaper closes descriptors of its own table: it is the shard's. */
+static inline void crowd_close_(struct crowd_shard *s)
 {
     static struct tn_vm_reaper reaper;
+    struct crowd *c = s->crowd;
     uint64_t begin = bench_now();
 
     if (tn_vm_reaper_init(&reaper) < 0)
         puts("crowd: no reaper");
-    for (uint32_t i = 0; i < c->count; i++) {
-        tn_vm_close_to(&c->member[i]->vm, &reaper);
-        close(c->member[i]->in[0]);
-        close(c->member[i]->in[1]);
+    for (uint32_t i = s->first; i < s->last; i++) {
+        tn_vm_close_to(c->member[i], &reaper);
         free(c->member[i]);
     }
-    c->front = bench_now() - begin;
+    c->front += bench_now() - begin;
     tn_vm_reaper_close(&reaper);
-    c->whole = bench_now() - begin;
+    c->whole += bench_now() - begin;
+}
+
+/* Closes all, by reapers. */
+static inline void crowd_close(struct crowd *c)
+{
+    for (uint32_t i = 0; i < CROWD_SHARDS; i++) {
+        crowd_work_(c, i, crowd_close_);
+        c->shard[i].work = NULL;
+        sem_post(&c->shard[i].go);
+        pthread_join(c->shard[i].thread, NULL);
+        sem_destroy(&c->shard[i].go);
+    }
+    sem_destroy(&c->done);
     free(c->member);
     c->member = NULL;
 }
