@@ -164,8 +164,8 @@ struct tn_net_ops {
                 uint32_t iovs, uint32_t len);
     /*
      * Puts the next frame into iov. Returns its length, 1 or more; TN_EAGAIN: there is none;
-     * TN_ETRUNC: it was larger than iov, and is gone; TN_ESYS: none will ever come again.
-     * num_buffers is nothing that it sets.
+     * TN_ETRUNC: it was larger than iov, or nothing that can be taken, and is gone; TN_ESYS: none
+     * will ever come again. num_buffers is nothing that it sets.
      */
     int64_t (*recv)(void *ctx, uint32_t pair, struct tn_net_hdr *hdr, const struct tn_iov *iov,
                     uint32_t iovs);
@@ -256,24 +256,28 @@ TN_API void tn_net_hdr_put(const struct tn_net_hdr *h, uint8_t *bytes)
     tn_put_(bytes + 10, 2, h->num_buffers);
 }
 
-/* The offload that a type of segments is, 0 for an unknown one. */
+/* Whether segments of a type may be open; an unknown one may not. */
 /*@ assigns \nothing;
-    ensures \result == tn_net_gso(type); */
-static inline uint32_t tn_net_gso_(uint8_t type)
+    ensures \result != 0 ==> tn_net_gso(type) != 0;
+    ensures \result != 0 && type % 128 == 1 ==> (offloads & TN_NET_TSO4) != 0;
+    ensures \result != 0 && type % 128 == 4 ==> (offloads & TN_NET_TSO6) != 0;
+    ensures \result != 0 && type == 3 ==> (offloads & TN_NET_UFO) != 0;
+    ensures \result != 0 && type == 5 ==> (offloads & TN_NET_USO) != 0; */
+static inline bool tn_net_may_(uint32_t offloads, uint8_t type)
 {
     switch (type) {
     case TN_NET_HDR_GSO_TCPV4:
     case TN_NET_HDR_GSO_TCPV4 | TN_NET_HDR_GSO_ECN:
-        return TN_NET_TSO4;
+        return (offloads & TN_NET_TSO4) != 0;
     case TN_NET_HDR_GSO_TCPV6:
     case TN_NET_HDR_GSO_TCPV6 | TN_NET_HDR_GSO_ECN:
-        return TN_NET_TSO6;
+        return (offloads & TN_NET_TSO6) != 0;
     case TN_NET_HDR_GSO_UDP:
-        return TN_NET_UFO;
+        return (offloads & TN_NET_UFO) != 0;
     case TN_NET_HDR_GSO_UDP_L4:
-        return TN_NET_USO;
+        return (offloads & TN_NET_USO) != 0;
     default:
-        return 0;
+        return false;
     }
 }
 
@@ -282,8 +286,8 @@ TN_API int tn_net_hdr_check(struct tn_net_hdr *h, uint32_t offloads, uint32_t le
     uint32_t least;
 
     h->num_buffers = 0;
-    h->flags &= TN_NET_HDR_F_NEEDS_CSUM | TN_NET_HDR_F_DATA_VALID;
-    if ((h->flags & TN_NET_HDR_F_NEEDS_CSUM) == 0) {
+    h->flags %= 4u; /* the two that there are */
+    if (h->flags % 2u != TN_NET_HDR_F_NEEDS_CSUM) {
         h->csum_start = 0;
         h->csum_offset = 0;
     } else {
@@ -298,9 +302,9 @@ TN_API int tn_net_hdr_check(struct tn_net_hdr *h, uint32_t offloads, uint32_t le
         return TN_OK;
     }
     /* Each segment needs a checksum of its own, so its place must be known (5.1.6.2.1). */
-    if ((tn_net_gso_(h->gso_type) & offloads) == 0 || (h->flags & TN_NET_HDR_F_NEEDS_CSUM) == 0)
+    if (!tn_net_may_(offloads, h->gso_type) || h->flags % 2u != TN_NET_HDR_F_NEEDS_CSUM)
         return TN_EPROTO;
-    if ((h->gso_type & TN_NET_HDR_GSO_ECN) != 0 && (offloads & TN_NET_ECN) == 0)
+    if (h->gso_type >= TN_NET_HDR_GSO_ECN && (offloads & TN_NET_ECN) == 0)
         return TN_EPROTO;
     if (h->gso_size == 0)
         return TN_ERANGE;

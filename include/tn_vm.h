@@ -617,6 +617,8 @@ static inline int tn_vm_devices_(struct tn_vm *vm, const struct tn_vm_cfg *cfg,
     if (r < 0)
         return r;
     tn_vm_x86_place(&vm->board, &place);
+    place.ram = &vm->ram;
+    place.lazy = vm->lazy != NULL;
     return tn_vm_devices_init(&vm->devices, cfg, &vm->mem, loop, &place);
 }
 

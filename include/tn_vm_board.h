@@ -134,6 +134,36 @@ struct tn_vm_disk_cfg {
     struct tn_rate_cfg rate; /* all 0: no limit */
 };
 
+#define TN_VM_MAX_NETS 8u
+
+/* What carries a network device's frames. */
+enum tn_vm_net_kind {
+    TN_VM_NET_TAP = 0, /* a TAP of the host, made if it is not there */
+    TN_VM_NET_MACVTAP, /* a macvtap of the host */
+    TN_VM_NET_STREAM,  /* a Unix stream socket on which passt, or QEMU's netdev, is */
+    TN_VM_NET_PAIR     /* one end of tn_net_pair_sockets; another machine has the other */
+};
+
+struct tn_vm_net_cfg {
+    uint32_t kind;              /* enum tn_vm_net_kind */
+    const char *name;           /* the interface, or the socket's path; NULL: fd */
+    int fd;                     /* of a socket; the machine's after tn_vm_init */
+    uint32_t pairs;             /* of queues, of a TAP; 0: 1 */
+    uint8_t mac[6];             /* all 0: one is made up */
+    uint16_t mtu;               /* bytes that the guest is told; 0: none */
+    uint64_t hide;              /* features not to offer: TN_VIRTIO_NET_F_* */
+    struct tn_rate_cfg tx_rate; /* of what the guest sends, in bytes and frames; all 0: no limit */
+    struct tn_rate_cfg rx_rate;
+};
+
+/* Sockets between guest and host: tn_vsock_unix.h has what path means. */
+struct tn_vm_vsock_cfg {
+    uint32_t cid; /* of the guest, 3 or more; 0: no device */
+    const char *path;
+    uint32_t conns; /* at a time; 0: TN_VM_VSOCK_CONNS */
+};
+#define TN_VM_VSOCK_CONNS 1024u
+
 /* What a machine is made of. Zero means the default where one is named. */
 struct tn_vm_cfg {
     uint64_t memory;       /* bytes of RAM; the board states the limits */
@@ -151,7 +181,10 @@ struct tn_vm_cfg {
     int console_in;        /* -1: none */
     int console_out;       /* -1: none; should be non-blocking; not the same as console_in */
 
-    /* virtio devices, in this order; /dev/vda is the first disk */
+    /*
+     * virtio devices, in this order: disks (/dev/vda is the first), hvc0, entropy, networks,
+     * sockets, balloon
+     */
     const struct tn_vm_disk_cfg *disk;
     uint32_t disks;      /* up to TN_VM_MAX_DISKS */
     bool virtio_console; /* hvc0 is on the two descriptors below, which are as those above */
@@ -160,9 +193,14 @@ struct tn_vm_cfg {
     uint16_t cols; /* of hvc0's terminal; 0: not known */
     uint16_t rows;
     bool rng;          /* an entropy source */
+    bool balloon;      /* a memory balloon, of the size below */
     bool packed;       /* offer packed virtqueues */
     bool no_indirect;  /* do not offer indirect descriptors */
     bool no_event_idx; /* do not offer event indices */
+    uint32_t nets;     /* up to TN_VM_MAX_NETS */
+    const struct tn_vm_net_cfg *net;
+    struct tn_vm_vsock_cfg vsock;
+    uint64_t balloon_size; /* bytes at first, a multiple of 4096 */
 };
 
 #define TN_VM_CONSOLE_LAST 64 /* turns of output that a console still takes when it is closed */

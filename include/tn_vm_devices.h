@@ -3,8 +3,8 @@
  * tn_vm_devices - the virtio devices that a machine's description asks for.
  *
  * WHAT
- *   Makes disks, a console and an entropy source out of struct tn_vm_cfg: each is a model, a
- *   backend, and a place on the machine's bus.
+ *   Makes disks, a console, an entropy source, network devices, a socket device and a memory balloon
+ *   out of struct tn_vm_cfg: each is a model, a backend, and a place on the machine's bus.
  *
  * USAGE
  *   static struct tn_vm_devices devices;
@@ -16,7 +16,7 @@
  *   struct tn_kvm kvm;
  *   struct tn_kvm_vm vm;
  *   struct tn_vm_cfg cfg;
- *   struct tn_vm_place place = {&vm, &mmio, 0xd0000000, 16, 8};
+ *   struct tn_vm_place place = {&vm, &mmio, NULL, false, 0xd0000000, 16, 8};
  *
  *   memset(&cfg, 0, sizeof(cfg));
  *   cfg.rng = true;
@@ -111,8 +111,11 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include "tn_virtio_blk.h"
 #include "tn_virtio_console.h"
 #include "tn_virtio_rng.h"
+#include "tn_vm_balloon.h"
 #include "tn_vm_board.h"
+#include "tn_vm_net.h"
 #include "tn_vm_virtio.h"
+#include "tn_vm_vsock.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -129,6 +132,8 @@ extern "C" {
 struct tn_vm_place {
     struct tn_kvm_vm *vm;
     struct tn_bus *mmio;
+    struct tn_hostmem *ram; /* for a balloon: what all of mem lies in */
+    bool lazy;              /* a userfaultfd fills it */
     uint64_t gpa;
     uint32_t gsi;
     uint32_t gsis; /* how many there are: the device after the last one shares the first */
@@ -165,8 +170,15 @@ struct tn_vm_devices {
     uint32_t disks;
     struct tn_vm_hvc *hvc; /* NULL: none, as those below */
     struct tn_vm_rng *rng;
-    uint32_t refused; /* after an error of a disk: its number + 1 */
-    bool packed;      /* as in the description */
+    struct tn_vm_net *net;
+    uint32_t nets;
+    struct tn_vm_vsock *vsock;
+    struct tn_vm_balloon *balloon;
+    uint32_t refused;        /* after an error of a disk: its number + 1 */
+    uint32_t refused_net;    /* after an error of a network device, likewise; */
+    enum tn_tap_phase phase; /* if it is on a TAP: at what */
+    bool refused_vsock;
+    bool packed; /* as in the description */
     bool no_indirect;
     bool no_event_idx;
     int lost; /* enum tn_err of a disk whose last writes failed, in close */
@@ -179,9 +191,12 @@ struct tn_vm_devices {
 TN_API uint32_t tn_vm_devices_count(const struct tn_vm_cfg *cfg);
 
 /*
- * Makes and joins them all. Returns 0; TN_EINVAL for more than TN_VM_MAX_DISKS disks; for a disk
- * (d->refused) the errors of tn_file_init or tn_file_overlay_init, TN_EINVAL for a burst without
- * its rate; else those of tn_vm_virtio_init, tn_vm_console_init. All is closed then.
+ * Makes and joins them all. Returns 0; TN_EINVAL for more than TN_VM_MAX_DISKS disks or
+ * TN_VM_MAX_NETS networks; for a disk (d->refused) the errors of tn_file_init or
+ * tn_file_overlay_init, TN_EINVAL for a burst without its rate; for a network (d->refused_net)
+ * those of tn_vm_net_init; for the socket device (d->refused_vsock) of tn_vm_vsock_init and
+ * tn_vm_vsock_listen; TN_EINVAL for a balloon of another size than tn_vm_balloon_init takes; else
+ * those of tn_vm_virtio_init, tn_vm_console_init. All is closed then.
  */
 TN_API int tn_vm_devices_init(struct tn_vm_devices *d, const struct tn_vm_cfg *cfg,
                               const struct tn_mem *mem, struct tn_loop *loop,
@@ -506,7 +521,8 @@ static inline int tn_vm_rng_init_(struct tn_vm_rng *rng, const struct tn_vm_cfg 
 
 TN_API uint32_t tn_vm_devices_count(const struct tn_vm_cfg *cfg)
 {
-    return cfg->disks + cfg->virtio_console + cfg->rng;
+    return cfg->disks + cfg->virtio_console + cfg->rng + cfg->nets + (cfg->vsock.cid != 0) +
+           cfg->balloon;
 }
 
 /* Puts the device number *i into its place. */
@@ -519,6 +535,44 @@ static inline int tn_vm_devices_place_(struct tn_vm_virtio *slot, struct tn_virt
 
     (*i)++;
     return tn_vm_virtio_init(slot, v, place->vm, loop, place->mmio, gpa, gsi);
+}
+
+/* Those that talk to the world outside. */
+static inline int tn_vm_devices_net_(struct tn_vm_devices *d, const struct tn_vm_cfg *cfg,
+                                     const struct tn_mem *mem, struct tn_loop *loop,
+                                     const struct tn_vm_place *place, uint32_t *at)
+{
+    int r = TN_OK;
+
+    if (cfg->nets > TN_VM_MAX_NETS)
+        return TN_EINVAL;
+    if (cfg->nets > 0) {
+        d->net = (struct tn_vm_net *)calloc(cfg->nets, sizeof(*d->net));
+        if (!d->net)
+            return TN_ESYS;
+    }
+    for (uint32_t i = 0; r >= 0 && i < cfg->nets; i++) {
+        struct tn_vm_net *net = &d->net[i];
+
+        d->nets = i + 1;
+        r = tn_vm_net_init(net, &cfg->net[i], tn_vm_ring_(cfg), mem, loop);
+        if (r >= 0)
+            r = tn_vm_devices_place_(&net->slot, &net->model.virtio, loop, place, at);
+        if (r < 0) {
+            d->refused_net = i + 1;
+            d->phase = cfg->net[i].kind <= TN_VM_NET_MACVTAP ? net->back.tap.phase : TN_TAP_DONE;
+        }
+    }
+    if (r >= 0 && cfg->vsock.cid != 0) {
+        d->vsock = (struct tn_vm_vsock *)calloc(1, sizeof(*d->vsock));
+        r = d->vsock ? tn_vm_vsock_init(d->vsock, &cfg->vsock, tn_vm_ring_(cfg), mem) : TN_ESYS;
+        if (r >= 0)
+            r = tn_vm_devices_place_(&d->vsock->slot, &d->vsock->model.virtio, loop, place, at);
+        if (r >= 0)
+            r = tn_vm_vsock_listen(d->vsock, loop);
+        d->refused_vsock = r < 0;
+    }
+    return r;
 }
 
 static inline int tn_vm_devices_make_(struct tn_vm_devices *d, const struct tn_vm_cfg *cfg,
@@ -565,6 +619,21 @@ static inline int tn_vm_devices_make_(struct tn_vm_devices *d, const struct tn_v
         if (r >= 0)
             r = tn_vm_devices_place_(&d->rng->slot, &d->rng->model.virtio, loop, place, &at);
     }
+    if (r >= 0)
+        r = tn_vm_devices_net_(d, cfg, mem, loop, place, &at);
+    if (r >= 0 && cfg->balloon) {
+        if (!place->ram)
+            return TN_EINVAL;
+        d->balloon = (struct tn_vm_balloon *)calloc(1, sizeof(*d->balloon));
+        r = d->balloon ? tn_vm_balloon_init(d->balloon, cfg->balloon_size, tn_vm_ring_(cfg), mem,
+                                            place->ram, loop)
+                       : TN_ESYS;
+        if (r >= 0) {
+            d->balloon->lazy = place->lazy;
+            r = tn_vm_devices_place_(&d->balloon->slot, &d->balloon->model.virtio, loop, place,
+                                     &at);
+        }
+    }
     return r;
 }
 
@@ -592,6 +661,8 @@ TN_API void tn_vm_devices_quiesce(struct tn_vm_devices *d)
         tn_virtio_blk_quiesce(&d->disk[i].blk);
         pthread_mutex_unlock(&d->disk[i].slot.lock);
     }
+    for (uint32_t i = 0; i < d->nets; i++)
+        tn_vm_net_quiesce(&d->net[i]);
 }
 
 TN_API void tn_vm_devices_wake(struct tn_vm_devices *d)
@@ -611,6 +682,12 @@ TN_API void tn_vm_devices_wake(struct tn_vm_devices *d)
         tn_virtio_rng_wake(&d->rng->model);
         pthread_mutex_unlock(&d->rng->slot.lock);
     }
+    for (uint32_t i = 0; i < d->nets; i++)
+        tn_vm_net_wake(&d->net[i]);
+    if (d->vsock)
+        tn_vm_vsock_wake(d->vsock);
+    if (d->balloon)
+        tn_vm_balloon_wake(d->balloon);
 }
 
 TN_API void tn_vm_devices_close(struct tn_vm_devices *d)
@@ -637,6 +714,21 @@ TN_API void tn_vm_devices_close(struct tn_vm_devices *d)
         tn_vm_virtio_close(&d->rng->slot);
         free(d->rng);
         d->rng = NULL;
+    }
+    for (uint32_t i = 0; i < d->nets; i++)
+        tn_vm_net_close(&d->net[i]);
+    free(d->net);
+    d->net = NULL;
+    d->nets = 0;
+    if (d->vsock) {
+        tn_vm_vsock_close(d->vsock);
+        free(d->vsock);
+        d->vsock = NULL;
+    }
+    if (d->balloon) {
+        tn_vm_balloon_close(d->balloon);
+        free(d->balloon);
+        d->balloon = NULL;
     }
     d->loop = NULL;
 }

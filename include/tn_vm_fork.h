@@ -152,6 +152,18 @@ struct tn_vm_clone_cfg {
      */
     const struct tn_vm_disk_cfg *disk;
     uint32_t disks;
+    /*
+     * A row for each network device of the image: kind, name and fd of this clone's own network.
+     * NULL: the one that the image names, and only for the machine that goes on (tn_vm_restore).
+     * The rest of a row is the image's: its guest knows it.
+     */
+    const struct tn_vm_net_cfg *net;
+    uint32_t nets;
+    /*
+     * If the image has a socket device: where this clone's is; path NULL: where the image says, and
+     * only for tn_vm_restore. cid 0: the image's.
+     */
+    struct tn_vm_vsock_cfg vsock;
     uint32_t memory;  /* enum tn_vm_memory */
     int signal;       /* as in struct tn_vm_cfg */
     bool track_dirty; /* likewise */
@@ -174,7 +186,8 @@ TN_API int tn_vm_restore(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *l
 
 /*
  * Makes one more machine: with a new generation id, of which its guest is notified. Also
- *   TN_ESTATE   a disk may be written and has no overlay: clones cannot share it
+ *   TN_ESTATE   a disk may be written and has no overlay: clones cannot share it; a network or
+ *               the sockets' path was not given
  *   TN_EUNSUP   the guest was never told where its generation id is
  */
 TN_API int tn_vm_fork(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
@@ -342,8 +355,10 @@ static inline int tn_vm_clone_check_(const struct tn_vm_image *image,
 {
     const struct tn_vm_state *s = &image->state;
 
-    if (cfg->disk && cfg->disks != s->disks)
+    if ((cfg->disk && cfg->disks != s->disks) || (cfg->net && cfg->nets != s->nets))
         return TN_EINVAL;
+    if (more && ((s->nets > 0 && !cfg->net) || (s->vsock && !cfg->vsock.path)))
+        return TN_ESTATE;
     if (more && s->machine.genid_gpa == 0)
         return TN_EUNSUP;
     for (uint32_t i = 0; i < s->disks; i++) {
@@ -415,12 +430,35 @@ static inline void tn_vm_clone_unlink_(const struct tn_vm_image *image,
     errno = saved;
 }
 
-/* Devices for the clone, with its own disks and consoles. */
+/* The networks' description. */
+static inline void tn_vm_clone_nets_(struct tn_vm_net_cfg net[TN_VM_MAX_NETS],
+                                     const struct tn_vm_image *image,
+                                     const struct tn_vm_clone_cfg *cfg)
+{
+    memset(net, 0, TN_VM_MAX_NETS * sizeof(*net));
+    for (uint32_t i = 0; i < image->state.nets; i++) {
+        const struct tn_vm_net_record *from = &image->state.net[i].record;
+
+        net[i].kind = cfg->net ? cfg->net[i].kind : from->kind;
+        net[i].name = cfg->net ? cfg->net[i].name : from->name;
+        net[i].fd = cfg->net ? cfg->net[i].fd : -1;
+        net[i].pairs = from->pairs;
+        memcpy(net[i].mac, from->mac, sizeof(net[i].mac));
+        net[i].mtu = from->mtu;
+        net[i].hide = from->hide;
+        net[i].tx_rate = from->tx_rate;
+        net[i].rx_rate = from->rx_rate;
+    }
+}
+
+/* Devices for the clone, with its own disks, networks and consoles. */
 static inline int tn_vm_clone_devices_(struct tn_vm *vm, const struct tn_vm_image *image,
                                        const struct tn_vm_clone_cfg *from)
 {
     const struct tn_vm_machine_record *m = &image->state.machine;
+    const struct tn_vm_vsock_saved *vsock = image->state.vsock;
     struct tn_vm_disk_cfg disk[TN_VM_MAX_DISKS];
+    struct tn_vm_net_cfg net[TN_VM_MAX_NETS];
     struct tn_vm_cfg cfg;
     uint32_t made = 0;
     int r = tn_vm_clone_disks_(disk, image, from, &made);
@@ -442,6 +480,16 @@ static inline int tn_vm_clone_devices_(struct tn_vm *vm, const struct tn_vm_imag
     cfg.no_event_idx = m->flags & TN_VM_MACHINE_NO_EVENT_IDX;
     cfg.disk = disk;
     cfg.disks = image->state.disks;
+    tn_vm_clone_nets_(net, image, from);
+    cfg.net = net;
+    cfg.nets = image->state.nets;
+    if (vsock) {
+        cfg.vsock.cid = from->vsock.cid ? from->vsock.cid : vsock->record.cid;
+        cfg.vsock.path = from->vsock.path ? from->vsock.path : vsock->record.path;
+        cfg.vsock.conns = vsock->record.conns;
+    }
+    cfg.balloon = image->state.balloon != NULL;
+    cfg.balloon_size = cfg.balloon ? image->state.balloon->record.size : 0;
     if (r < 0)
         vm->devices.refused = made + 1;
     else

@@ -108,10 +108,13 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include "tn_snap.h"
 #include "tn_uart.h"
 #include "tn_virtio.h"
+#include "tn_virtio_balloon.h"
 #include "tn_virtio_blk.h"
 #include "tn_virtio_console.h"
 #include "tn_virtio_mmio.h"
+#include "tn_virtio_net.h"
 #include "tn_virtio_rng.h"
+#include "tn_virtio_vsock.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -119,9 +122,10 @@ extern "C" {
 
 /* ---- part 1: the API ---------------------------------------------------------------------- */
 
-#if TN_UART_VERSION != 1 || TN_I8042_VERSION != 1 || TN_VIRTIO_VERSION != 1 ||           \
-    TN_VIRTQ_VERSION != 1 || TN_VIRTIO_MMIO_RECORD != 1 || TN_VIRTIO_BLK_VERSION != 1 || \
-    TN_VIRTIO_CONSOLE_VERSION != 1 || TN_VIRTIO_RNG_VERSION != 1 || TN_RATE_VERSION != 1
+#if TN_UART_VERSION != 1 || TN_I8042_VERSION != 1 || TN_VIRTIO_VERSION != 1 ||              \
+    TN_VIRTQ_VERSION != 1 || TN_VIRTIO_MMIO_RECORD != 1 || TN_VIRTIO_BLK_VERSION != 1 ||    \
+    TN_VIRTIO_CONSOLE_VERSION != 1 || TN_VIRTIO_RNG_VERSION != 1 || TN_RATE_VERSION != 1 || \
+    TN_VIRTIO_NET_VERSION != 1 || TN_VIRTIO_VSOCK_VERSION != 1 || TN_VIRTIO_BALLOON_VERSION != 1
 #error "a record has changed: its section needs a new version here, and a way to read the old one"
 #endif
 
@@ -132,6 +136,9 @@ extern "C" {
 enum tn_vm_section {
     TN_VM_SEC_MACHINE = 0x0100, /* struct tn_vm_machine_record */
     TN_VM_SEC_DISK = 0x0110,    /* struct tn_vm_disk_record; the disk's number */
+    TN_VM_SEC_NET = 0x0120,     /* struct tn_vm_net_record; the network device's number */
+    TN_VM_SEC_VSOCK = 0x0130,   /* struct tn_vm_vsock_record; there is a socket device */
+    TN_VM_SEC_BALLOON = 0x0140, /* struct tn_vm_balloon_record; there is a balloon */
 
     TN_VM_SEC_TIME = 0x0180, /* struct tn_kvm_x86_time */
 
@@ -162,6 +169,9 @@ enum tn_vm_section {
     TN_VM_SEC_VIRTIO_BLK = 0x0520,
     TN_VM_SEC_VIRTIO_CONSOLE = 0x0530,
     TN_VM_SEC_VIRTIO_RNG = 0x0540,
+    TN_VM_SEC_VIRTIO_NET = 0x0550,
+    TN_VM_SEC_VIRTIO_VSOCK = 0x0560,
+    TN_VM_SEC_VIRTIO_BALLOON = 0x0570,
     TN_VM_SEC_RATE = 0x0580, /* the limit of the device there */
 
     /* no records of this header: tn_vm_image */
@@ -208,6 +218,29 @@ struct tn_vm_disk_record {
     struct tn_rate_cfg rate;
 };
 
+/* A network device, as struct tn_vm_net_cfg. */
+struct tn_vm_net_record {
+    uint32_t kind;
+    uint32_t pairs; /* of queues */
+    uint8_t mac[6];
+    uint16_t mtu;
+    uint64_t hide;
+    char name[TN_VM_PATH_MAX]; /* empty: a socket that was given open */
+    struct tn_rate_cfg tx_rate;
+    struct tn_rate_cfg rx_rate;
+};
+
+/* The socket device, as struct tn_vm_vsock_cfg. */
+struct tn_vm_vsock_record {
+    uint32_t cid;
+    uint32_t conns;
+    char path[TN_VM_PATH_MAX];
+};
+
+struct tn_vm_balloon_record {
+    uint64_t size; /* bytes that it is to have, when it was saved */
+};
+
 /*
  * put: writes a whole section, required, in its newest version. What the section can't say becomes
  * the writer's error: TN_EINVAL for a struct of another version, a truth value above 1, an unknown
@@ -229,6 +262,18 @@ TN_API void tn_vm_put_disk(struct tn_snap_writer *w, uint32_t instance,
                            const struct tn_vm_disk_record *from);
 TN_API int tn_vm_get_disk(const struct tn_snap *snap, uint32_t instance,
                           struct tn_vm_disk_record *out);
+TN_API void tn_vm_put_net(struct tn_snap_writer *w, uint32_t instance,
+                          const struct tn_vm_net_record *from);
+TN_API int tn_vm_get_net(const struct tn_snap *snap, uint32_t instance,
+                         struct tn_vm_net_record *out);
+TN_API void tn_vm_put_vsock(struct tn_snap_writer *w, uint32_t instance,
+                            const struct tn_vm_vsock_record *from);
+TN_API int tn_vm_get_vsock(const struct tn_snap *snap, uint32_t instance,
+                           struct tn_vm_vsock_record *out);
+TN_API void tn_vm_put_balloon(struct tn_snap_writer *w, uint32_t instance,
+                              const struct tn_vm_balloon_record *from);
+TN_API int tn_vm_get_balloon(const struct tn_snap *snap, uint32_t instance,
+                             struct tn_vm_balloon_record *out);
 TN_API void tn_vm_put_uart(struct tn_snap_writer *w, uint32_t instance,
                            const struct tn_uart_state *from);
 TN_API int tn_vm_get_uart(const struct tn_snap *snap, uint32_t instance, struct tn_uart_state *out);
@@ -256,6 +301,18 @@ TN_API void tn_vm_put_virtio_rng(struct tn_snap_writer *w, uint32_t instance,
                                  const struct tn_virtio_rng_state *from);
 TN_API int tn_vm_get_virtio_rng(const struct tn_snap *snap, uint32_t instance,
                                 struct tn_virtio_rng_state *out);
+TN_API void tn_vm_put_virtio_net(struct tn_snap_writer *w, uint32_t instance,
+                                 const struct tn_virtio_net_state *from);
+TN_API int tn_vm_get_virtio_net(const struct tn_snap *snap, uint32_t instance,
+                                struct tn_virtio_net_state *out);
+TN_API void tn_vm_put_virtio_vsock(struct tn_snap_writer *w, uint32_t instance,
+                                   const struct tn_virtio_vsock_state *from);
+TN_API int tn_vm_get_virtio_vsock(const struct tn_snap *snap, uint32_t instance,
+                                  struct tn_virtio_vsock_state *out);
+TN_API void tn_vm_put_virtio_balloon(struct tn_snap_writer *w, uint32_t instance,
+                                     const struct tn_virtio_balloon_state *from);
+TN_API int tn_vm_get_virtio_balloon(const struct tn_snap *snap, uint32_t instance,
+                                    struct tn_virtio_balloon_state *out);
 TN_API void tn_vm_put_rate(struct tn_snap_writer *w, uint32_t instance,
                            const struct tn_rate_state *from);
 TN_API int tn_vm_get_rate(const struct tn_snap *snap, uint32_t instance, struct tn_rate_state *out);
@@ -291,17 +348,19 @@ TN_API int tn_vm_get_chips(const struct tn_snap *snap, uint32_t instance,
 TN_API const struct tn_snap_known *tn_vm_known(size_t *count)
 {
     static const struct tn_snap_known known[] = {
-        {TN_VM_SEC_MACHINE, 1},    {TN_VM_SEC_DISK, 1},
+        {TN_VM_SEC_MACHINE, 1},        {TN_VM_SEC_DISK, 1},           {TN_VM_SEC_NET, 1},
+        {TN_VM_SEC_VSOCK, 1},          {TN_VM_SEC_BALLOON, 1},
 #ifdef __x86_64__
-        {TN_VM_SEC_TIME, 1},       {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
-        {TN_VM_SEC_VCPU_REGS, 1},  {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
-        {TN_VM_SEC_VCPU_LAPIC, 1}, {TN_VM_SEC_VCPU_DEBUGREGS, 1}, {TN_VM_SEC_VCPU_TSC, 1},
-        {TN_VM_SEC_VCPU_MSRS, 1},  {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
-        {TN_VM_SEC_PIC_SLAVE, 1},  {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
+        {TN_VM_SEC_TIME, 1},           {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
+        {TN_VM_SEC_VCPU_REGS, 1},      {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
+        {TN_VM_SEC_VCPU_LAPIC, 1},     {TN_VM_SEC_VCPU_DEBUGREGS, 1}, {TN_VM_SEC_VCPU_TSC, 1},
+        {TN_VM_SEC_VCPU_MSRS, 1},      {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
+        {TN_VM_SEC_PIC_SLAVE, 1},      {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
 #endif
-        {TN_VM_SEC_UART, 1},       {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_VIRTIO_MMIO, 1},
-        {TN_VM_SEC_VIRTIO, 1},     {TN_VM_SEC_VIRTIO_BLK, 1},     {TN_VM_SEC_VIRTIO_CONSOLE, 1},
-        {TN_VM_SEC_VIRTIO_RNG, 1}, {TN_VM_SEC_RATE, 1},           {TN_VM_SEC_OVERLAY, 1},
+        {TN_VM_SEC_UART, 1},           {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_VIRTIO_MMIO, 1},
+        {TN_VM_SEC_VIRTIO, 1},         {TN_VM_SEC_VIRTIO_BLK, 1},     {TN_VM_SEC_VIRTIO_CONSOLE, 1},
+        {TN_VM_SEC_VIRTIO_RNG, 1},     {TN_VM_SEC_VIRTIO_NET, 1},     {TN_VM_SEC_VIRTIO_VSOCK, 1},
+        {TN_VM_SEC_VIRTIO_BALLOON, 1}, {TN_VM_SEC_RATE, 1},           {TN_VM_SEC_OVERLAY, 1},
         {TN_VM_SEC_DIFF, 1},
     };
 
@@ -501,6 +560,14 @@ static inline void tn_vm_rec_machine_(struct tn_vm_rec_ *io, void *record)
         tn_vm_rec_fail_(io, io->w ? TN_EINVAL : TN_ERANGE);
 }
 
+static inline void tn_vm_rec_limits_(struct tn_vm_rec_ *io, struct tn_rate_cfg *rate)
+{
+    tn_vm_rec_u64_(io, &rate->bytes_per_s);
+    tn_vm_rec_u64_(io, &rate->bytes_burst);
+    tn_vm_rec_u64_(io, &rate->ops_per_s);
+    tn_vm_rec_u64_(io, &rate->ops_burst);
+}
+
 static inline void tn_vm_rec_disk_(struct tn_vm_rec_ *io, void *record)
 {
     struct tn_vm_disk_record *r = (struct tn_vm_disk_record *)record;
@@ -512,10 +579,35 @@ static inline void tn_vm_rec_disk_(struct tn_vm_rec_ *io, void *record)
     tn_vm_rec_string_(io, r->id, sizeof(r->id));
     tn_vm_rec_string_(io, r->path, sizeof(r->path));
     tn_vm_rec_string_(io, r->overlay, sizeof(r->overlay));
-    tn_vm_rec_u64_(io, &r->rate.bytes_per_s);
-    tn_vm_rec_u64_(io, &r->rate.bytes_burst);
-    tn_vm_rec_u64_(io, &r->rate.ops_per_s);
-    tn_vm_rec_u64_(io, &r->rate.ops_burst);
+    tn_vm_rec_limits_(io, &r->rate);
+}
+
+static inline void tn_vm_rec_net_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_vm_net_record *r = (struct tn_vm_net_record *)record;
+
+    tn_vm_rec_u32_(io, &r->kind);
+    tn_vm_rec_u32_(io, &r->pairs);
+    tn_vm_rec_bytes_(io, r->mac, sizeof(r->mac));
+    tn_vm_rec_u16_(io, &r->mtu);
+    tn_vm_rec_u64_(io, &r->hide);
+    tn_vm_rec_string_(io, r->name, sizeof(r->name));
+    tn_vm_rec_limits_(io, &r->tx_rate);
+    tn_vm_rec_limits_(io, &r->rx_rate);
+}
+
+static inline void tn_vm_rec_vsock_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_vm_vsock_record *r = (struct tn_vm_vsock_record *)record;
+
+    tn_vm_rec_u32_(io, &r->cid);
+    tn_vm_rec_u32_(io, &r->conns);
+    tn_vm_rec_string_(io, r->path, sizeof(r->path));
+}
+
+static inline void tn_vm_rec_balloon_(struct tn_vm_rec_ *io, void *record)
+{
+    tn_vm_rec_u64_(io, &((struct tn_vm_balloon_record *)record)->size);
 }
 
 static inline void tn_vm_rec_uart_(struct tn_vm_rec_ *io, void *record)
@@ -647,6 +739,49 @@ static inline void tn_vm_rec_virtio_rng_(struct tn_vm_rec_ *io, void *record)
     struct tn_virtio_rng_state *s = (struct tn_virtio_rng_state *)record;
 
     tn_vm_rec_is_(io, &s->version, TN_VIRTIO_RNG_VERSION);
+    tn_vm_rec_virtio_(io, &s->virtio);
+}
+
+static inline void tn_vm_rec_virtio_net_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_virtio_net_state *s = (struct tn_virtio_net_state *)record;
+
+    tn_vm_rec_is_(io, &s->version, TN_VIRTIO_NET_VERSION);
+    tn_vm_rec_u16_(io, &s->active);
+    tn_vm_rec_truth_(io, &s->link_up);
+    tn_vm_rec_truth_(io, &s->announce);
+    tn_vm_rec_u64_(io, &s->offloads);
+    tn_vm_rec_bytes_(io, s->mac, sizeof(s->mac));
+    tn_vm_rec_u8_(io, &s->mode);
+    tn_vm_rec_u8_(io, &s->uni);
+    tn_vm_rec_u8_(io, &s->multi);
+    tn_vm_rec_bytes_(io, s->table, sizeof(s->table));
+    tn_vm_rec_bytes_(io, s->vlan, sizeof(s->vlan));
+    tn_vm_rec_virtio_(io, &s->virtio);
+}
+
+static inline void tn_vm_rec_virtio_vsock_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_virtio_vsock_state *s = (struct tn_virtio_vsock_state *)record;
+
+    tn_vm_rec_is_(io, &s->version, TN_VIRTIO_VSOCK_VERSION);
+    tn_vm_rec_u64_(io, &s->guest_cid);
+    tn_vm_rec_virtio_(io, &s->virtio);
+}
+
+static inline void tn_vm_rec_virtio_balloon_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_virtio_balloon_state *s = (struct tn_virtio_balloon_state *)record;
+
+    tn_vm_rec_is_(io, &s->version, TN_VIRTIO_BALLOON_VERSION);
+    tn_vm_rec_u32_(io, &s->num_pages);
+    tn_vm_rec_u32_(io, &s->actual);
+    tn_vm_rec_u32_(io, &s->free_page_hint_cmd_id);
+    tn_vm_rec_u32_(io, &s->poison_val);
+    tn_vm_rec_u32_(io, &s->next_id);
+    tn_vm_rec_u32_(io, &s->run);
+    for (unsigned i = 0; i < TN_VIRTIO_BALLOON_QUEUES; i++)
+        tn_vm_rec_u32_(io, &s->off[i]);
     tn_vm_rec_virtio_(io, &s->virtio);
 }
 
@@ -971,163 +1106,38 @@ static const struct tn_vm_rec_part_ tn_vm_rec_chips_[] = {
 
 /* ---- the API ---- */
 
-static const struct tn_vm_rec_part_ tn_vm_rec_machine_part_ = {TN_VM_SEC_MACHINE,
-                                                               tn_vm_rec_machine_};
+/* The two functions of a record that is one section. */
+#define TN_VM_REC_PAIR_(name, tag, sec)                                                         \
+    static const struct tn_vm_rec_part_ tn_vm_rec_##name##_part_ = {sec, tn_vm_rec_##name##_};  \
+    TN_API void tn_vm_put_##name(struct tn_snap_writer *w, uint32_t instance,                   \
+                                 const struct tag *from)                                        \
+    {                                                                                           \
+        tn_vm_rec_put_(w, &tn_vm_rec_##name##_part_, instance, from);                           \
+    }                                                                                           \
+    TN_API int tn_vm_get_##name(const struct tn_snap *snap, uint32_t instance, struct tag *out) \
+    {                                                                                           \
+        return tn_vm_rec_get_(snap, &tn_vm_rec_##name##_part_, instance, out, sizeof(*out));    \
+    }
 
-TN_API void tn_vm_put_machine(struct tn_snap_writer *w, uint32_t instance,
-                              const struct tn_vm_machine_record *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_machine_part_, instance, from);
-}
-
-TN_API int tn_vm_get_machine(const struct tn_snap *snap, uint32_t instance,
-                             struct tn_vm_machine_record *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_machine_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_disk_part_ = {TN_VM_SEC_DISK, tn_vm_rec_disk_};
-
-TN_API void tn_vm_put_disk(struct tn_snap_writer *w, uint32_t instance,
-                           const struct tn_vm_disk_record *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_disk_part_, instance, from);
-}
-
-TN_API int tn_vm_get_disk(const struct tn_snap *snap, uint32_t instance,
-                          struct tn_vm_disk_record *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_disk_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_uart_part_ = {TN_VM_SEC_UART, tn_vm_rec_uart_};
-
-TN_API void tn_vm_put_uart(struct tn_snap_writer *w, uint32_t instance,
-                           const struct tn_uart_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_uart_part_, instance, from);
-}
-
-TN_API int tn_vm_get_uart(const struct tn_snap *snap, uint32_t instance, struct tn_uart_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_uart_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_i8042_part_ = {TN_VM_SEC_I8042, tn_vm_rec_i8042_};
-
-TN_API void tn_vm_put_i8042(struct tn_snap_writer *w, uint32_t instance,
-                            const struct tn_i8042_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_i8042_part_, instance, from);
-}
-
-TN_API int tn_vm_get_i8042(const struct tn_snap *snap, uint32_t instance,
-                           struct tn_i8042_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_i8042_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_virtio_mmio_part_ = {TN_VM_SEC_VIRTIO_MMIO,
-                                                                   tn_vm_rec_virtio_mmio_};
-
-TN_API void tn_vm_put_virtio_mmio(struct tn_snap_writer *w, uint32_t instance,
-                                  const struct tn_virtio_mmio_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_virtio_mmio_part_, instance, from);
-}
-
-TN_API int tn_vm_get_virtio_mmio(const struct tn_snap *snap, uint32_t instance,
-                                 struct tn_virtio_mmio_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_virtio_mmio_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_virtio_part_ = {TN_VM_SEC_VIRTIO, tn_vm_rec_virtio_};
-
-TN_API void tn_vm_put_virtio(struct tn_snap_writer *w, uint32_t instance,
-                             const struct tn_virtio_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_virtio_part_, instance, from);
-}
-
-TN_API int tn_vm_get_virtio(const struct tn_snap *snap, uint32_t instance,
-                            struct tn_virtio_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_virtio_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_virtio_blk_part_ = {TN_VM_SEC_VIRTIO_BLK,
-                                                                  tn_vm_rec_virtio_blk_};
-
-TN_API void tn_vm_put_virtio_blk(struct tn_snap_writer *w, uint32_t instance,
-                                 const struct tn_virtio_blk_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_virtio_blk_part_, instance, from);
-}
-
-TN_API int tn_vm_get_virtio_blk(const struct tn_snap *snap, uint32_t instance,
-                                struct tn_virtio_blk_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_virtio_blk_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_virtio_console_part_ = {TN_VM_SEC_VIRTIO_CONSOLE,
-                                                                      tn_vm_rec_virtio_console_};
-
-TN_API void tn_vm_put_virtio_console(struct tn_snap_writer *w, uint32_t instance,
-                                     const struct tn_virtio_console_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_virtio_console_part_, instance, from);
-}
-
-TN_API int tn_vm_get_virtio_console(const struct tn_snap *snap, uint32_t instance,
-                                    struct tn_virtio_console_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_virtio_console_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_virtio_rng_part_ = {TN_VM_SEC_VIRTIO_RNG,
-                                                                  tn_vm_rec_virtio_rng_};
-
-TN_API void tn_vm_put_virtio_rng(struct tn_snap_writer *w, uint32_t instance,
-                                 const struct tn_virtio_rng_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_virtio_rng_part_, instance, from);
-}
-
-TN_API int tn_vm_get_virtio_rng(const struct tn_snap *snap, uint32_t instance,
-                                struct tn_virtio_rng_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_virtio_rng_part_, instance, out, sizeof(*out));
-}
-
-static const struct tn_vm_rec_part_ tn_vm_rec_rate_part_ = {TN_VM_SEC_RATE, tn_vm_rec_rate_};
-
-TN_API void tn_vm_put_rate(struct tn_snap_writer *w, uint32_t instance,
-                           const struct tn_rate_state *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_rate_part_, instance, from);
-}
-
-TN_API int tn_vm_get_rate(const struct tn_snap *snap, uint32_t instance, struct tn_rate_state *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_rate_part_, instance, out, sizeof(*out));
-}
+TN_VM_REC_PAIR_(machine, tn_vm_machine_record, TN_VM_SEC_MACHINE)
+TN_VM_REC_PAIR_(disk, tn_vm_disk_record, TN_VM_SEC_DISK)
+TN_VM_REC_PAIR_(net, tn_vm_net_record, TN_VM_SEC_NET)
+TN_VM_REC_PAIR_(vsock, tn_vm_vsock_record, TN_VM_SEC_VSOCK)
+TN_VM_REC_PAIR_(balloon, tn_vm_balloon_record, TN_VM_SEC_BALLOON)
+TN_VM_REC_PAIR_(uart, tn_uart_state, TN_VM_SEC_UART)
+TN_VM_REC_PAIR_(i8042, tn_i8042_state, TN_VM_SEC_I8042)
+TN_VM_REC_PAIR_(virtio_mmio, tn_virtio_mmio_state, TN_VM_SEC_VIRTIO_MMIO)
+TN_VM_REC_PAIR_(virtio, tn_virtio_state, TN_VM_SEC_VIRTIO)
+TN_VM_REC_PAIR_(virtio_blk, tn_virtio_blk_state, TN_VM_SEC_VIRTIO_BLK)
+TN_VM_REC_PAIR_(virtio_console, tn_virtio_console_state, TN_VM_SEC_VIRTIO_CONSOLE)
+TN_VM_REC_PAIR_(virtio_rng, tn_virtio_rng_state, TN_VM_SEC_VIRTIO_RNG)
+TN_VM_REC_PAIR_(virtio_net, tn_virtio_net_state, TN_VM_SEC_VIRTIO_NET)
+TN_VM_REC_PAIR_(virtio_vsock, tn_virtio_vsock_state, TN_VM_SEC_VIRTIO_VSOCK)
+TN_VM_REC_PAIR_(virtio_balloon, tn_virtio_balloon_state, TN_VM_SEC_VIRTIO_BALLOON)
+TN_VM_REC_PAIR_(rate, tn_rate_state, TN_VM_SEC_RATE)
 
 #ifdef __x86_64__
-static const struct tn_vm_rec_part_ tn_vm_rec_time_part_ = {TN_VM_SEC_TIME, tn_vm_rec_time_};
-
-TN_API void tn_vm_put_time(struct tn_snap_writer *w, uint32_t instance,
-                           const struct tn_kvm_x86_time *from)
-{
-    tn_vm_rec_put_(w, &tn_vm_rec_time_part_, instance, from);
-}
-
-TN_API int tn_vm_get_time(const struct tn_snap *snap, uint32_t instance,
-                          struct tn_kvm_x86_time *out)
-{
-    return tn_vm_rec_get_(snap, &tn_vm_rec_time_part_, instance, out, sizeof(*out));
-}
+TN_VM_REC_PAIR_(time, tn_kvm_x86_time, TN_VM_SEC_TIME)
 
 TN_API void tn_vm_put_vcpus(struct tn_snap_writer *w, const struct tn_kvm_x86_vcpu_state *from,
                             uint32_t cpus)

@@ -109,6 +109,24 @@ struct tn_vm_disk_saved {
     struct tn_rate_state rate;
 };
 
+struct tn_vm_net_saved {
+    struct tn_vm_net_record record;
+    struct tn_virtio_mmio_state mmio;
+    struct tn_virtio_net_state model;
+};
+
+struct tn_vm_vsock_saved {
+    struct tn_vm_vsock_record record;
+    struct tn_virtio_mmio_state mmio;
+    struct tn_virtio_vsock_state model;
+};
+
+struct tn_vm_balloon_saved {
+    struct tn_vm_balloon_record record;
+    struct tn_virtio_mmio_state mmio;
+    struct tn_virtio_balloon_state model;
+};
+
 struct tn_vm_state {
     struct tn_vm_machine_record machine;
     struct tn_kvm_x86_host host; /* where it was saved, or is to be restored */
@@ -124,6 +142,10 @@ struct tn_vm_state {
     struct tn_virtio_console_state hvc;
     struct tn_virtio_mmio_state rng_mmio; /* with TN_VM_MACHINE_RNG */
     struct tn_virtio_rng_state rng;
+    struct tn_vm_net_saved *net;
+    uint32_t nets;
+    struct tn_vm_vsock_saved *vsock;     /* NULL: there is none */
+    struct tn_vm_balloon_saved *balloon; /* likewise */
 };
 
 /*
@@ -163,10 +185,28 @@ TN_API void tn_vm_state_close(struct tn_vm_state *s);
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
 
-/* Room for so many CPUs, with xsave bytes for all of them, and disks. */
-static inline int tn_vm_state_alloc_(struct tn_vm_state *s, uint32_t cpus, uint32_t disks,
-                                     size_t xsave)
+/* How many there are of what a machine may have none of. */
+struct tn_vm_state_count_ {
+    uint32_t disks;
+    uint32_t nets;
+    uint32_t vsocks;
+    uint32_t balloons;
+};
+
+/* Room for so many CPUs, with xsave bytes for all of them, and devices. */
+static inline int tn_vm_state_alloc_(struct tn_vm_state *s, uint32_t cpus,
+                                     const struct tn_vm_state_count_ *n, size_t xsave)
 {
+    uint32_t disks = n->disks;
+
+    s->net = (struct tn_vm_net_saved *)calloc(n->nets ? n->nets : 1, sizeof(*s->net));
+    if (n->vsocks > 0)
+        s->vsock = (struct tn_vm_vsock_saved *)calloc(1, sizeof(*s->vsock));
+    if (n->balloons > 0)
+        s->balloon = (struct tn_vm_balloon_saved *)calloc(1, sizeof(*s->balloon));
+    if (!s->net || !s->vsock != (n->vsocks == 0) || !s->balloon != (n->balloons == 0))
+        return TN_ESYS;
+    s->nets = n->nets;
     s->cpu = (struct tn_kvm_x86_vcpu_state *)calloc(cpus, sizeof(*s->cpu));
     s->disk = (struct tn_vm_disk_saved *)calloc(disks ? disks : 1, sizeof(*s->disk));
     s->xsave = (uint8_t *)calloc(1, xsave ? xsave : 1);
@@ -191,6 +231,9 @@ TN_API void tn_vm_state_close(struct tn_vm_state *s)
 
     free(s->cpu);
     free(s->disk);
+    free(s->net);
+    free(s->vsock);
+    free(s->balloon);
     free(s->xsave);
     memset(s, 0, sizeof(*s));
     errno = saved;
@@ -221,6 +264,46 @@ static inline void tn_vm_state_save_disk_(struct tn_vm_disk_saved *out, struct t
     pthread_mutex_unlock(&disk->slot.lock);
 }
 
+static inline void tn_vm_state_save_net_(struct tn_vm_net_saved *out, struct tn_vm_net *net)
+{
+    struct tn_vm_net_record *r = &out->record;
+
+    r->kind = net->cfg.kind;
+    r->pairs = net->cfg.pairs;
+    memcpy(r->mac, net->cfg.mac, sizeof(r->mac));
+    r->mtu = net->cfg.mtu;
+    r->hide = net->cfg.hide;
+    r->tx_rate = net->cfg.tx_rate;
+    r->rx_rate = net->cfg.rx_rate;
+    if (net->cfg.name)
+        (void)snprintf(r->name, sizeof(r->name), "%s", net->cfg.name);
+    pthread_mutex_lock(&net->slot.lock);
+    tn_virtio_mmio_save(&net->slot.mmio, &out->mmio);
+    tn_virtio_net_save(&net->model, &out->model);
+    pthread_mutex_unlock(&net->slot.lock);
+}
+
+static inline void tn_vm_state_save_vsock_(struct tn_vm_vsock_saved *out, struct tn_vm_vsock *vsock)
+{
+    out->record.cid = vsock->cfg.cid;
+    out->record.conns = vsock->cfg.conns;
+    (void)snprintf(out->record.path, sizeof(out->record.path), "%s", vsock->cfg.path);
+    pthread_mutex_lock(&vsock->slot.lock);
+    tn_virtio_mmio_save(&vsock->slot.mmio, &out->mmio);
+    tn_virtio_vsock_save(&vsock->model, &out->model);
+    pthread_mutex_unlock(&vsock->slot.lock);
+}
+
+static inline void tn_vm_state_save_balloon_(struct tn_vm_balloon_saved *out,
+                                             struct tn_vm_balloon *balloon)
+{
+    pthread_mutex_lock(&balloon->slot.lock);
+    tn_virtio_mmio_save(&balloon->slot.mmio, &out->mmio);
+    tn_virtio_balloon_save(&balloon->model, &out->model);
+    pthread_mutex_unlock(&balloon->slot.lock);
+    out->record.size = (uint64_t)out->model.num_pages * TN_VIRTIO_BALLOON_PAGE;
+}
+
 static inline void tn_vm_state_save_devices_(struct tn_vm_state *s, struct tn_vm *vm)
 {
     struct tn_vm_devices *d = &vm->devices;
@@ -244,6 +327,12 @@ static inline void tn_vm_state_save_devices_(struct tn_vm_state *s, struct tn_vm
         tn_virtio_rng_save(&d->rng->model, &s->rng);
         pthread_mutex_unlock(&d->rng->slot.lock);
     }
+    for (uint32_t i = 0; i < s->nets; i++)
+        tn_vm_state_save_net_(&s->net[i], &d->net[i]);
+    if (d->vsock)
+        tn_vm_state_save_vsock_(s->vsock, d->vsock);
+    if (d->balloon)
+        tn_vm_state_save_balloon_(s->balloon, d->balloon);
 }
 
 /* What the machine is made of. */
@@ -253,8 +342,8 @@ static inline void tn_vm_state_save_machine_(struct tn_vm_machine_record *m, con
 
     m->memory = vm->ram.size;
     m->flags = (vm->board.console.loop ? TN_VM_MACHINE_CONSOLE : 0) |
-               (d->hvc ? TN_VM_MACHINE_VIRTIO_CONSOLE : 0) |
-               (d->rng ? TN_VM_MACHINE_RNG : 0) | (d->packed ? TN_VM_MACHINE_PACKED : 0) |
+               (d->hvc ? TN_VM_MACHINE_VIRTIO_CONSOLE : 0) | (d->rng ? TN_VM_MACHINE_RNG : 0) |
+               (d->packed ? TN_VM_MACHINE_PACKED : 0) |
                (d->no_indirect ? TN_VM_MACHINE_NO_INDIRECT : 0) |
                (d->no_event_idx ? TN_VM_MACHINE_NO_EVENT_IDX : 0);
     m->genid_gpa = TN_VM_X86_GENID_GPA;
@@ -262,7 +351,9 @@ static inline void tn_vm_state_save_machine_(struct tn_vm_machine_record *m, con
 
 TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
 {
+    const struct tn_vm_devices *d = &vm->devices;
     uint32_t state = tn_vm_state_read(vm);
+    struct tn_vm_state_count_ n = {d->disks, d->nets, d->vsock != NULL, d->balloon != NULL};
     size_t at = 0;
     int r;
 
@@ -274,7 +365,7 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
         s->host = vm->from->host;
     else if ((r = tn_kvm_x86_host_init(vm->kvm, &s->host)) < 0)
         return r;
-    r = tn_vm_state_alloc_(s, vm->cpus, vm->devices.disks, vm->cpus * (size_t)s->host.xsave_size);
+    r = tn_vm_state_alloc_(s, vm->cpus, &n, vm->cpus * (size_t)s->host.xsave_size);
     for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
         at = tn_vm_state_give_(s, i, at, s->host.xsave_size);
     if (r >= 0) {
@@ -321,6 +412,50 @@ static inline int tn_vm_state_restore_disk_(struct tn_vm_disk *disk,
     return r;
 }
 
+static inline int tn_vm_state_restore_net_(struct tn_vm_net *net,
+                                           const struct tn_vm_net_saved *from)
+{
+    int r;
+
+    pthread_mutex_lock(&net->slot.lock);
+    r = tn_virtio_net_restore(&net->model, &from->model);
+    if (r >= 0)
+        r = tn_vm_state_restore_slot_(&net->slot, &from->mmio);
+    pthread_mutex_unlock(&net->slot.lock);
+    return r;
+}
+
+/* Its connections are gone; the guest is told so, and of the CID that it has now. */
+static inline int tn_vm_state_restore_vsock_(struct tn_vm_vsock *vsock,
+                                             const struct tn_vm_vsock_saved *from)
+{
+    int r;
+
+    pthread_mutex_lock(&vsock->slot.lock);
+    r = tn_virtio_vsock_restore(&vsock->model, &from->model);
+    if (r >= 0)
+        r = tn_vm_state_restore_slot_(&vsock->slot, &from->mmio);
+    if (r >= 0)
+        r = tn_virtio_vsock_set_cid(&vsock->model, vsock->cfg.cid);
+    pthread_mutex_unlock(&vsock->slot.lock);
+    return r;
+}
+
+static inline int tn_vm_state_restore_balloon_(struct tn_vm_balloon *balloon,
+                                               const struct tn_vm_balloon_saved *from)
+{
+    int r;
+
+    pthread_mutex_lock(&balloon->slot.lock);
+    r = tn_virtio_balloon_restore(&balloon->model, &from->model);
+    if (r >= 0)
+        r = tn_vm_state_restore_slot_(&balloon->slot, &from->mmio);
+    if (r >= 0)
+        tn_virtio_balloon_hint_done(&balloon->model);
+    pthread_mutex_unlock(&balloon->slot.lock);
+    return r;
+}
+
 /*
  * The devices come first: they set the interrupt lines' levels, and the chips' own state, which
  * says what of that they have seen, then replaces what the chips made of it.
@@ -336,9 +471,9 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
         r = tn_i8042_restore(&vm->board.i8042, &s->i8042);
     vm->board.asked = s->machine.asked;
     pthread_mutex_unlock(&vm->board.device_lock);
-    if (d->disks != s->disks ||
-        !d->hvc != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
-        !d->rng != !(s->machine.flags & TN_VM_MACHINE_RNG))
+    if (d->disks != s->disks || !d->hvc != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
+        !d->rng != !(s->machine.flags & TN_VM_MACHINE_RNG) || d->nets != s->nets ||
+        !d->vsock != !s->vsock || !d->balloon != !s->balloon)
         return TN_EINVAL;
     for (uint32_t i = 0; r >= 0 && i < s->disks; i++)
         r = tn_vm_state_restore_disk_(&d->disk[i], &s->disk[i]);
@@ -356,6 +491,12 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
             r = tn_vm_state_restore_slot_(&d->rng->slot, &s->rng_mmio);
         pthread_mutex_unlock(&d->rng->slot.lock);
     }
+    for (uint32_t i = 0; r >= 0 && i < s->nets; i++)
+        r = tn_vm_state_restore_net_(&d->net[i], &s->net[i]);
+    if (r >= 0 && d->vsock)
+        r = tn_vm_state_restore_vsock_(d->vsock, s->vsock);
+    if (r >= 0 && d->balloon)
+        r = tn_vm_state_restore_balloon_(d->balloon, s->balloon);
     return r;
 }
 
@@ -402,7 +543,8 @@ TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
 
 TN_API size_t tn_vm_state_size(const struct tn_vm_state *s)
 {
-    size_t len = (64u << 10) + s->disks * (sizeof(*s->disk) + 1024);
+    size_t len = (64u << 10) + s->disks * (sizeof(*s->disk) + 1024) +
+                 s->nets * (sizeof(*s->net) + 1024) + sizeof(*s->vsock) + sizeof(*s->balloon);
 
     for (uint32_t i = 0; i < s->machine.cpus; i++)
         len += sizeof(*s->cpu) + s->cpu[i].xsave_cap + 1024;
@@ -412,10 +554,18 @@ TN_API size_t tn_vm_state_size(const struct tn_vm_state *s)
 TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer *w)
 {
     uint32_t hvc = s->disks, rng = hvc + !!(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE);
+    uint32_t net = rng + !!(s->machine.flags & TN_VM_MACHINE_RNG), vsock = net + s->nets;
+    uint32_t balloon = vsock + (s->vsock != NULL);
 
     tn_vm_put_machine(w, 0, &s->machine);
     for (uint32_t i = 0; i < s->disks; i++)
         tn_vm_put_disk(w, i, &s->disk[i].record);
+    for (uint32_t i = 0; i < s->nets; i++)
+        tn_vm_put_net(w, i, &s->net[i].record);
+    if (s->vsock)
+        tn_vm_put_vsock(w, 0, &s->vsock->record);
+    if (s->balloon)
+        tn_vm_put_balloon(w, 0, &s->balloon->record);
     tn_vm_put_time(w, 0, &s->time);
     tn_vm_put_vcpus(w, s->cpu, s->machine.cpus);
     tn_vm_put_chips(w, 0, &s->chips);
@@ -427,18 +577,30 @@ TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer
         tn_vm_put_virtio_mmio(w, hvc, &s->hvc_mmio);
     if (s->machine.flags & TN_VM_MACHINE_RNG)
         tn_vm_put_virtio_mmio(w, rng, &s->rng_mmio);
+    for (uint32_t i = 0; i < s->nets; i++)
+        tn_vm_put_virtio_mmio(w, net + i, &s->net[i].mmio);
+    if (s->vsock)
+        tn_vm_put_virtio_mmio(w, vsock, &s->vsock->mmio);
+    if (s->balloon)
+        tn_vm_put_virtio_mmio(w, balloon, &s->balloon->mmio);
     for (uint32_t i = 0; i < s->disks; i++)
         tn_vm_put_virtio_blk(w, i, &s->disk[i].blk);
     if (rng > hvc)
         tn_vm_put_virtio_console(w, hvc, &s->hvc);
     if (s->machine.flags & TN_VM_MACHINE_RNG)
         tn_vm_put_virtio_rng(w, rng, &s->rng);
+    for (uint32_t i = 0; i < s->nets; i++)
+        tn_vm_put_virtio_net(w, net + i, &s->net[i].model);
+    if (s->vsock)
+        tn_vm_put_virtio_vsock(w, vsock, &s->vsock->model);
+    if (s->balloon)
+        tn_vm_put_virtio_balloon(w, balloon, &s->balloon->model);
     for (uint32_t i = 0; i < s->disks; i++)
         tn_vm_put_rate(w, i, &s->disk[i].rate);
 }
 
 /* How many sections of a type there are, and of all that are known. */
-static inline uint32_t tn_vm_state_count_(const struct tn_snap *snap, uint32_t type)
+static inline uint32_t tn_vm_state_sections_(const struct tn_snap *snap, uint32_t type)
 {
     struct tn_snap_section s;
     uint32_t n = 0;
@@ -454,15 +616,19 @@ static inline int tn_vm_state_parse_machine_(struct tn_vm_state *s, const struct
 {
     struct tn_loader_range ram[TN_VM_X86_RAM];
     struct tn_vm_machine_record m;
-    uint32_t disks = tn_vm_state_count_(snap, TN_VM_SEC_DISK);
+    struct tn_vm_state_count_ n = {tn_vm_state_sections_(snap, TN_VM_SEC_DISK),
+                                   tn_vm_state_sections_(snap, TN_VM_SEC_NET),
+                                   tn_vm_state_sections_(snap, TN_VM_SEC_VSOCK),
+                                   tn_vm_state_sections_(snap, TN_VM_SEC_BALLOON)};
     struct tn_snap_section section;
     size_t xsave = 0, at = 0;
     int r = tn_vm_get_machine(snap, 0, &m);
 
     if (r < 0)
         return r;
-    if (m.cpus == 0 || m.cpus > TN_VM_X86_MAX_CPUS || disks > TN_VM_MAX_DISKS ||
-        m.asked > TN_VM_ERROR || m.memory > SIZE_MAX / 2 || tn_vm_x86_ram(m.memory, ram) < 0 ||
+    if (m.cpus == 0 || m.cpus > TN_VM_X86_MAX_CPUS || n.disks > TN_VM_MAX_DISKS ||
+        n.nets > TN_VM_MAX_NETS || m.asked > TN_VM_ERROR || m.memory > SIZE_MAX / 2 ||
+        tn_vm_x86_ram(m.memory, ram) < 0 ||
         (m.genid_gpa != 0 && m.genid_gpa != TN_VM_X86_GENID_GPA))
         return TN_ERANGE;
     /* A CPU that the file has is worth what is allocated for it. */
@@ -472,7 +638,7 @@ static inline int tn_vm_state_parse_machine_(struct tn_vm_state *s, const struct
             return TN_ESTATE;
         xsave += section.len;
     }
-    r = tn_vm_state_alloc_(s, m.cpus, disks, xsave);
+    r = tn_vm_state_alloc_(s, m.cpus, &n, xsave);
     for (uint32_t i = 0; r >= 0 && i < m.cpus; i++) {
         (void)tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section);
         at = tn_vm_state_give_(s, i, at, section.len);
@@ -509,8 +675,32 @@ static inline int tn_vm_state_parse_virtio_(struct tn_vm_state *s, const struct 
     if (r >= 0 && s->machine.flags & TN_VM_MACHINE_RNG) {
         r = tn_vm_get_virtio_mmio(snap, place, &s->rng_mmio);
         if (r >= 0)
-            r = tn_vm_get_virtio_rng(snap, place, &s->rng);
+            r = tn_vm_get_virtio_rng(snap, place++, &s->rng);
         *n += 2;
+    }
+    for (uint32_t i = 0; r >= 0 && i < s->nets; i++) {
+        r = tn_vm_get_net(snap, i, &s->net[i].record);
+        if (r >= 0)
+            r = tn_vm_get_virtio_mmio(snap, place, &s->net[i].mmio);
+        if (r >= 0)
+            r = tn_vm_get_virtio_net(snap, place++, &s->net[i].model);
+        *n += 3;
+    }
+    if (r >= 0 && s->vsock) {
+        r = tn_vm_get_vsock(snap, 0, &s->vsock->record);
+        if (r >= 0)
+            r = tn_vm_get_virtio_mmio(snap, place, &s->vsock->mmio);
+        if (r >= 0)
+            r = tn_vm_get_virtio_vsock(snap, place++, &s->vsock->model);
+        *n += 3;
+    }
+    if (r >= 0 && s->balloon) {
+        r = tn_vm_get_balloon(snap, 0, &s->balloon->record);
+        if (r >= 0)
+            r = tn_vm_get_virtio_mmio(snap, place, &s->balloon->mmio);
+        if (r >= 0)
+            r = tn_vm_get_virtio_balloon(snap, place, &s->balloon->model);
+        *n += 3;
     }
     return r;
 }
@@ -536,7 +726,7 @@ TN_API int tn_vm_state_parse(struct tn_vm_state *s, const struct tn_snap *snap)
         r = tn_vm_get_i8042(snap, 0, &s->i8042);
     if (r >= 0)
         r = tn_vm_state_parse_virtio_(s, snap, &n);
-    if (r == TN_ESTATE || (r >= 0 && n != tn_vm_state_count_(snap, 0)))
+    if (r == TN_ESTATE || (r >= 0 && n != tn_vm_state_sections_(snap, 0)))
         r = TN_EFORMAT;
     if (r < 0)
         tn_vm_state_close(s);

@@ -386,6 +386,8 @@ TN_API void tn_vm_x86_place(struct tn_vm_x86 *board, struct tn_vm_place *out)
 {
     out->vm = board->vm;
     out->mmio = &board->mmio;
+    out->ram = NULL;
+    out->lazy = false;
     out->gpa = TN_VM_X86_VIRTIO;
     out->gsi = TN_VM_X86_VIRTIO_GSI;
     out->gsis = TN_VM_X86_GSIS - TN_VM_X86_VIRTIO_GSI;

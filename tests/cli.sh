@@ -86,11 +86,32 @@ refuses "disk without a path" 2 'the name of a file' --kernel x --disk ,ro
 refuses "17 disks" 2 'more than 16 disks' --kernel x $(printf -- '--disk img%d ' $(seq 17))
 refuses "two root disks" 2 'a --rootfs already' --kernel x --rootfs a --rootfs b
 refuses "a command line that cannot take root=" 2 'cmdline' --kernel x --rootfs a --cmdline '"'
+for how in '' tap tap= bridge=x eth0 passt= ,mtu=1500; do
+    refuses "net '$how'" 2 'tap=NAME, macvtap=NAME or passt=PATH comes first' --kernel x --net "$how"
+done
+for item in mac=1:2:3:4:5:6 mac=01:00:00:00:00:01 mac=00:00:00:00:00:00 mac=02:00:00:00:00:01:02 \
+    mac=02:00:00:00:00:0g mtu=67 mtu=65536 mtu= queues=0 queues=8 rate=0 rate=x vhost ''; do
+    refuses "net item '$item'" 2 '^microvm: --net ' --kernel x --net "tap=t0,$item"
+done
+refuses "queues of passt" 2 'one queue pair' --kernel x --net passt=y,queues=2
+# shellcheck disable=SC2046
+refuses "9 networks" 2 'more than 8' --kernel x $(printf -- '--net tap=t%d ' $(seq 9))
+for how in cid=2 cid=4294967295 cid=x cid=3,port=4 '' path=; do
+    refuses "vsock '$how'" 2 '^microvm: --vsock ' --kernel x --vsock "$how"
+done
+refuses "vsock without a path" 2 'without path' --kernel x --vsock cid=3
+refuses "vsock without a cid" 2 'without cid' --kernel x --vsock path=y
+refuses "vsock with a path of 97 bytes" 2 '1 to 96 bytes' --kernel x \
+    --vsock "cid=3,path=$(printf '%097d' 0)"
+for size in x 1.5 -1 '' 1K 18446744073709551615; do
+    refuses "balloon '$size'" 2 'MiB, or with a suffix' --kernel x --balloon "$size"
+done
+refuses "a balloon as large as the memory" 2 'as large as' --kernel x --memory 64M --balloon 64
 refuses "ring how" 2 'split or packed' --kernel x --ring round
 refuses "ring item" 2 'no-indirect or no-event-idx' --kernel x --ring packed,indirect
 refuses "boot how" 2 'auto, linux64 or pvh' --kernel x --boot grub
 
-for option in kernel initrd cmdline memory cpus boot disk rootfs ring; do
+for option in kernel initrd cmdline memory cpus boot disk rootfs ring balloon; do
     value=1
     [ $option != memory ] || value=16M
     [ $option != boot ] || value=pvh
@@ -104,6 +125,10 @@ for option in --same --lazy "--overlays x" "--forks 2"; do
     # shellcheck disable=SC2086
     refuses "${option% *} without restore" 2 "^microvm: ${option% *} without" --kernel x $option
 done
+refuses "restore with another MAC address" 2 'with --restore: only' --restore x \
+    --net tap=t0,mac=02:00:00:00:00:01
+refuses "forks on one network" 2 'a % in it' --restore x --forks 2 --net tap=t0
+refuses "forks on one socket" 2 'a % in it' --restore x --forks 2 --vsock path=y
 for forks in 0 10001 -1 two ''; do
     refuses "forks '$forks'" 2 '1 to 10000' --restore x --forks "$forks"
 done
@@ -185,6 +210,14 @@ kvm_cases() {
         --kernel "$guest" --disk "$dir/initrd,overlay=$dir/none/there"
     refuses "a read-only disk with an overlay that is not there" 4 'nowhere: No such file' \
         --kernel "$guest" --disk "$dir/initrd,ro,overlay=$dir/nowhere"
+    refuses "no such macvtap" 4 'nomacvtap0: no such interface' \
+        --kernel "$guest" --net macvtap=nomacvtap0
+    refuses "a TAP's name of 16 bytes" 4 'no name of an interface' \
+        --kernel "$guest" --net tap=abcdefghijklmnop
+    refuses "no passt" 4 'nowhere: No such file.*passt running' \
+        --kernel "$guest" --net "passt=$dir/nowhere"
+    refuses "a socket where a file is" 4 'text: there is a file' \
+        --kernel "$guest" --vsock "cid=3,path=$dir/text"
     refuses "a console file that cannot be made" 4 'console .*: (No such|Not a)' \
         --kernel "$guest" --console "file:$dir/none/there"
 }
@@ -212,7 +245,9 @@ ends() {
 with_devices() {
     head -c 4096 /dev/zero >"$dir/a,b"
     ends 0 off --disk "$dir/a,,b,ro,id=x,rate=1M,iops=10" --disk "$dir/initrd,overlay=$dir/cow" \
-        --disk "$dir/a,,b,ro" --rng --virtio-console --ring packed || return
+        --disk "$dir/a,,b,ro" --rng --virtio-console --ring packed \
+        --vsock "cid=3,path=$dir/sock" --balloon 4 || return
+    [ ! -e "$dir/sock" ] || return
     [ -s "$dir/cow" ] && cmp -n 40000000 "$dir/initrd" /dev/zero
 }
 

@@ -49,6 +49,12 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         need xz-utils xz
         need lz4 lz4
         need zstd zstd
+        need iproute2 ip
+        need iputils-ping ping
+        need iperf3 iperf3
+        need socat socat
+        need tcpdump tcpdump
+        need passt passt
         ;;
     bench)
         purpose build

@@ -654,6 +654,118 @@ static void discard_of_a_memfd_gives_its_pages_back(void **state)
     tn_hostmem_close(&golden);
 }
 
+/* ---- zero --------------------------------------------------------------------------------- */
+
+static void a10_zero_checks_the_whole_range(void **state)
+{
+    struct tn_hostmem_cfg cfg = {0};
+    struct tn_hostmem m[4]; /* a memfd, a view of it, anonymous memory, a reservation */
+    static const uint64_t bad[][2] = {
+        {0, MIB + PAGE}, {MIB, PAGE},  {MIB + PAGE, 0}, {1, PAGE},
+        {PAGE, 1},       {0, MIB - 1}, {0, UINT64_MAX}, {UINT64_MAX - PAGE + 1, PAGE},
+    };
+
+    (void)state;
+    cfg.size = MIB;
+    cfg.anon = true;
+    make(&m[0], MIB);
+    memset(m[0].ptr, 1, MIB);
+    assert_int_equal(tn_hostmem_view(&m[1], &m[0]), 0);
+    assert_int_equal(tn_hostmem_init(&m[2], &cfg), 0);
+    assert_int_equal(tn_hostmem_reserve(&m[3], MIB, 0), 0);
+    memset(m[2].ptr, 1, MIB);
+    for (unsigned k = 0; k < 4; k++) {
+        for (size_t i = 0; i < COUNT(bad); i++)
+            assert_int_equal(tn_hostmem_zero(&m[k], bad[i][0], bad[i][1]), TN_EINVAL);
+        assert_int_equal(tn_hostmem_zero(&m[k], MIB, 0), k % 2 ? TN_EUNSUP : 0);
+        for (size_t i = 0; k < 3 && i < MIB; i++)
+            assert_int_equal(m[k].ptr[i], 1);
+    }
+    for (unsigned k = 4; k-- > 0;) {
+        tn_hostmem_close(&m[k]);
+        assert_int_equal(tn_hostmem_zero(&m[k], 0, 0), TN_ESTATE);
+    }
+}
+
+static void zero_leaves_zeros_and_gives_memory_back(void **state)
+{
+    struct tn_hostmem_cfg cfg = {0};
+    struct tn_hostmem m, view;
+    unsigned char in[512];
+    struct stat st;
+
+    (void)state;
+    for (unsigned k = 0; k < 4; k++) {
+        cfg.size = 2 * MIB;
+        cfg.anon = k % 2;
+        cfg.huge = k / 2 ? TN_HOSTMEM_HUGE_THP : TN_HOSTMEM_HUGE_NONE;
+        assert_int_equal(tn_hostmem_init(&m, &cfg), 0);
+        assert_int_equal(m.anon, k % 2);
+        memset(m.ptr, 1, 2 * MIB);
+        if (!m.anon) {
+            assert_int_equal(tn_hostmem_view(&view, &m), 0);
+            assert_false(view.anon);
+            view.ptr[5 * PAGE] = 3;
+        }
+        assert_int_equal(tn_hostmem_zero(&m, 4 * PAGE, 2 * PAGE), 0);
+        for (size_t page = 0; page < 2 * MIB / PAGE; page++) {
+            assert_int_equal(m.ptr[page * PAGE], page == 4 || page == 5 ? 0 : 1);
+            assert_int_equal(m.ptr[page * PAGE + PAGE - 1], page == 4 || page == 5 ? 0 : 1);
+        }
+        if (!m.anon) { /* its own copy stays, what it shared is zero as well */
+            assert_int_equal(view.ptr[4 * PAGE], 0);
+            assert_int_equal(view.ptr[5 * PAGE], 3);
+        }
+        assert_int_equal(tn_hostmem_zero(&m, 0, 2 * MIB), 0);
+        if (m.anon) {
+            assert_int_equal(mincore(m.ptr, 2 * MIB, in), 0);
+            for (size_t page = 0; page < 512; page++)
+                assert_int_equal(in[page] & 1, 0);
+        } else {
+            assert_int_equal(fstat(m.fd, &st), 0);
+            assert_true((uint64_t)st.st_blocks * 512 < MIB);
+            tn_hostmem_close(&view);
+        }
+        for (size_t i = 0; i < 2 * MIB; i++)
+            assert_int_equal(m.ptr[i], 0);
+        tn_hostmem_close(&m);
+        assert_false(m.anon);
+    }
+}
+
+/* Where the file's bytes would show again, nothing is done. */
+static void zero_is_refused_for_copies_of_a_file(void **state)
+{
+    struct tn_hostmem golden, m, view;
+
+    (void)state;
+    make(&m, MIB);
+    memset(m.ptr, 1, MIB);
+    assert_int_equal(tn_hostmem_view(&view, &m), 0);
+    memset(view.ptr, 2, PAGE);
+    assert_int_equal(tn_hostmem_zero(&view, 0, MIB), TN_EUNSUP);
+    assert_int_equal(view.ptr[0], 2);
+    assert_int_equal(view.ptr[PAGE], 1);
+    tn_hostmem_close(&view);
+
+    assert_int_equal(tn_hostmem_part(&m, &golden), 0); /* no longer shared */
+    assert_int_equal(tn_hostmem_zero(&m, 0, PAGE), TN_EUNSUP);
+    assert_int_equal(tn_hostmem_zero(&golden, 0, PAGE), TN_ESTATE);
+    assert_int_equal(m.ptr[0], 1);
+    tn_hostmem_close(&m);
+
+    assert_int_equal(tn_hostmem_map(&m, golden.fd, 0, MIB, TN_HOSTMEM_PRIVATE), 0);
+    assert_int_equal(tn_hostmem_zero(&m, 0, PAGE), TN_EUNSUP);
+    tn_hostmem_close(&m);
+
+    assert_int_equal(tn_hostmem_reserve(&m, MIB, 0), 0);
+    assert_int_equal(tn_hostmem_map_at(&m, 0, golden.fd, 0, MIB, TN_HOSTMEM_PRIVATE), 0);
+    assert_int_equal(tn_hostmem_zero(&m, 0, PAGE), TN_EUNSUP);
+    assert_int_equal(m.ptr[0], 1);
+    tn_hostmem_close(&m);
+    tn_hostmem_close(&golden);
+}
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 static void e07_a_file_shorter_than_claimed(void **state)
@@ -975,6 +1087,9 @@ int main(void)
         cmocka_unit_test(a10_discard_checks_the_whole_range),
         cmocka_unit_test(discard_of_a_view_brings_the_golden_bytes_back),
         cmocka_unit_test(discard_of_a_memfd_gives_its_pages_back),
+        cmocka_unit_test(a10_zero_checks_the_whole_range),
+        cmocka_unit_test(zero_leaves_zeros_and_gives_memory_back),
+        cmocka_unit_test(zero_is_refused_for_copies_of_a_file),
         cmocka_unit_test(e07_a_file_shorter_than_claimed),
         cmocka_unit_test(what_is_no_file_is_refused),
         cmocka_unit_test(how_a_file_is_mapped),

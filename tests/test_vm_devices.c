@@ -6,6 +6,9 @@
 #include "test.h"
 #include "virtio_driver.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+
 /*
  * The devices of a description, driven through the bus by a driver of the test's own, with KVM's
  * eventfds signalled by hand: no vCPU runs. tests/test_vm_virtio.c has them with a guest.
@@ -876,6 +879,280 @@ static void entropy(void **state)
     rig_close(&r);
 }
 
+/* ---- network ---- */
+
+static const uint8_t frame[60] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 8, 6, 77};
+
+/* A machine on one end of a pair of sockets, of which the test has the other. */
+static int net_open(struct rig *r, struct tn_vm_net_cfg *net, struct driver *g)
+{
+    int end[2];
+
+    rig_open(r);
+    assert_int_equal(tn_net_pair_sockets(end), 0);
+    r->before++; /* the far end */
+    memset(net, 0, sizeof(*net));
+    net->kind = TN_VM_NET_PAIR;
+    net->fd = end[0];
+    r->cfg.net = net;
+    r->cfg.nets = 1;
+    rig_join(r);
+    drive(g, r, &r->d.net[0].slot, 0, 3, ~0ull);
+    return end[1];
+}
+
+static void far_sends(int far)
+{
+    uint8_t message[TN_NET_HDR + sizeof(frame)] = {0};
+
+    memcpy(message + TN_NET_HDR, frame, sizeof(frame));
+    assert_int_equal(send(far, message, sizeof(message), 0), sizeof(message));
+}
+
+static void frames_both_ways(void **state)
+{
+    static struct rig r;
+    static struct driver g;
+    const struct vqd_buf in = {BUFFER, 2048, true}, out = {BUFFER + 4096, 72, false};
+    uint8_t message[2048];
+    struct tn_vm_net_cfg net;
+    uint32_t used;
+    int far, calls = 0;
+
+    (void)state;
+    far = net_open(&r, &net, &g);
+    assert_true((r.d.net[0].cfg.mac[0] & 3) == 2); /* one at random */
+    for (int round = 0; round < 3; round++) {
+        memset(ram + in.addr, 0xee, in.len);
+        assert_true(vd_add(&g.d, 0, &in, 1) >= 0);
+        vd_kick(&g.d, 0);
+        far_sends(far);
+        (void)answer(&g, 0, &used);
+        assert_int_equal(used, TN_NET_HDR + sizeof(frame));
+        assert_memory_equal(ram + in.addr + TN_NET_HDR, frame, sizeof(frame));
+        assert_int_equal(ram[in.addr + used], 0xee);
+        memset(ram + out.addr, 0, TN_NET_HDR);
+        memcpy(ram + out.addr + TN_NET_HDR, frame, sizeof(frame));
+        assert_true(vd_add(&g.d, 1, &out, 1) >= 0);
+        vd_kick(&g.d, 1);
+        (void)answer(&g, 1, &used);
+        assert_int_equal(recv(far, message, sizeof(message), MSG_DONTWAIT),
+                         TN_NET_HDR + sizeof(frame));
+        assert_memory_equal(message + TN_NET_HDR, frame, sizeof(frame));
+        if (round == 1) { /* the driver leaves, and comes back */
+            vd_reset(&g.d);
+            assert_true(vd_up(&g.d, ~0ull, 3, 64));
+        }
+    }
+    for (int i = 0; i < 10; i++) /* c21: nothing to do is nothing to do */
+        calls += tn_loop_step(&r.loop, 10);
+    assert_true(calls < 5);
+    /* At rest nothing moves; what came meanwhile is there afterwards. */
+    assert_true(vd_add(&g.d, 0, &in, 1) >= 0);
+    vd_kick(&g.d, 0);
+    for (int i = 0; i < 5; i++)
+        tn_loop_step(&r.loop, 2);
+    tn_vm_devices_quiesce(&r.d);
+    assert_int_equal(tn_virtq_in_flight(&r.d.net[0].model.queue[0].q), 0);
+    far_sends(far);
+    for (int i = 0; i < 5; i++)
+        tn_loop_step(&r.loop, 2);
+    assert_int_equal(vd_reap(&g.d, 0, &used), -1);
+    tn_vm_devices_wake(&r.d);
+    (void)answer(&g, 0, &used);
+    assert_int_equal(used, TN_NET_HDR + sizeof(frame));
+    vd_free(&g.d);
+    rig_part(&r);
+    assert_int_equal(recv(far, message, sizeof(message), MSG_DONTWAIT), 0); /* it is gone */
+    close(far);
+    r.before--;
+    rig_close(&r);
+}
+
+/* The far end goes away: the machine's side costs nothing from then on. */
+static void c21_nobody_at_the_far_end(void **state)
+{
+    static struct rig r;
+    static struct driver g;
+    const struct vqd_buf in = {BUFFER, 2048, true}, out = {BUFFER + 4096, 72, false};
+    struct tn_vm_net_cfg net;
+    uint32_t used;
+    int calls = 0;
+
+    (void)state;
+    close(net_open(&r, &net, &g));
+    r.before--;
+    assert_true(vd_add(&g.d, 0, &in, 1) >= 0);
+    vd_kick(&g.d, 0);
+    memset(ram + out.addr, 0, out.len);
+    assert_true(vd_add(&g.d, 1, &out, 1) >= 0);
+    vd_kick(&g.d, 1);
+    (void)answer(&g, 1, &used); /* the driver goes on */
+    for (int i = 0; i < 10; i++)
+        tn_loop_step(&r.loop, 2);
+    for (int i = 0; i < 10; i++)
+        calls += tn_loop_step(&r.loop, 2);
+    assert_int_equal(calls, 0);
+    vd_free(&g.d);
+    rig_close(&r);
+}
+
+static void networks_that_are_refused(void **state)
+{
+    static struct rig r;
+    static struct tn_vm_net_cfg net[TN_VM_MAX_NETS + 1];
+    int end[2];
+
+    (void)state;
+    rig_open(&r);
+    assert_int_equal(tn_net_pair_sockets(end), 0);
+    r.before += 2;
+    r.cfg.net = net;
+    r.cfg.nets = TN_VM_MAX_NETS + 1;
+    assert_int_equal(rig_try(&r), TN_EINVAL);
+    for (int how = 0; how < 6; how++) {
+        rig_renew(&r);
+        memset(net, 0, sizeof(net));
+        r.cfg.nets = 2;
+        net[0].kind = TN_VM_NET_PAIR;
+        net[0].fd = dup(end[0]);
+        net[1].kind = how == 0 ? TN_VM_NET_TAP : how == 1 ? TN_VM_NET_STREAM : TN_VM_NET_PAIR;
+        net[1].name = how == 0 ? "a-name-of-16-byt" : how == 1 ? "/nowhere/passt" : NULL;
+        net[1].fd = how == 5 ? 9999 : end[1];
+        net[1].pairs = how == 2 ? 2 : 0;
+        net[1].mac[0] = how == 3 ? 1 : 0;
+        net[1].mtu = how == 4 ? 67 : 0;
+        if (how == 3 || how == 4)
+            net[1].fd = dup(end[1]); /* it was taken when the rest was looked at */
+        assert_true(rig_try(&r) < 0);
+        assert_int_equal(r.d.refused_net, 2);
+        assert_int_equal(r.d.phase, how == 0 ? TN_TAP_LONG : TN_TAP_DONE);
+        rig_part(&r);
+    }
+    for (int i = 0; i < 2; i++)
+        close(end[i]);
+    r.before -= 2;
+    rig_close(&r);
+}
+
+/* ---- sockets ---- */
+
+static void a_program_reaches_a_port(void **state)
+{
+    static struct rig r;
+    static struct driver g;
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    uint8_t packet[TN_VIRTIO_VSOCK_HDR + 5], text[32];
+    uint32_t used, port;
+    int fd;
+
+    (void)state;
+    rig_open(&r);
+    snprintf(to.sun_path, sizeof(to.sun_path), "/tmp/tenon-vsock-%d", (int)getpid());
+    r.cfg.vsock.cid = 42;
+    r.cfg.vsock.path = to.sun_path;
+    rig_join(&r);
+    drive(&g, &r, &r.d.vsock->slot, 0, 3, ~0ull);
+    assert_int_equal(bus_read(&g, 0x100, 4), 42);
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct vqd_buf in = {BUFFER + 4096ull * i, 4096, true};
+
+        assert_true(vd_add(&g.d, 0, &in, 1) >= 0);
+    }
+    vd_kick(&g.d, 0);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    assert_int_equal(write(fd, "CONNECT 1234\nhello", 18), 18);
+    (void)answer(&g, 0, &used);
+    assert_int_equal(used, TN_VIRTIO_VSOCK_HDR);
+    memcpy(packet, ram + BUFFER, TN_VIRTIO_VSOCK_HDR);
+    assert_int_equal(tn_get_(packet + 20, 4), 1234);
+    assert_int_equal(tn_get_(packet + 30, 2), TN_VIRTIO_VSOCK_OP_REQUEST);
+    port = (uint32_t)tn_get_(packet + 16, 4);
+    tn_put_(packet, 8, 42);
+    tn_put_(packet + 8, 8, 2);
+    tn_put_(packet + 16, 4, 1234);
+    tn_put_(packet + 20, 4, port);
+    tn_put_(packet + 30, 2, TN_VIRTIO_VSOCK_OP_RESPONSE);
+    tn_put_(packet + 36, 4, 4096); /* buf_alloc */
+    memcpy(ram + BUFFER + 4096 * 8, packet, TN_VIRTIO_VSOCK_HDR);
+    {
+        const struct vqd_buf out = {BUFFER + 4096 * 8, TN_VIRTIO_VSOCK_HDR, false};
+
+        assert_true(vd_add(&g.d, 1, &out, 1) >= 0);
+    }
+    vd_kick(&g.d, 1);
+    (void)answer(&g, 0, &used);
+    assert_int_equal(used, TN_VIRTIO_VSOCK_HDR + 5);
+    assert_memory_equal(ram + BUFFER + 4096 + TN_VIRTIO_VSOCK_HDR, "hello", 5);
+    assert_in_range(recv(fd, text, sizeof(text), MSG_DONTWAIT), 4, 14);
+    assert_memory_equal(text, "OK ", 3);
+    close(fd);
+    vd_free(&g.d);
+    rig_part(&r);
+    assert_int_equal(access(to.sun_path, F_OK), -1);
+    /* Where something is already, nothing is made. */
+    rig_renew(&r);
+    r.cfg.vsock.path = "/tmp";
+    assert_true(rig_try(&r) < 0);
+    assert_true(r.d.refused_vsock);
+    rig_close(&r);
+}
+
+/* ---- the balloon ---- */
+
+static void pages_go_back(void **state)
+{
+    static struct rig r;
+    static struct driver g;
+    const struct vqd_buf buf = {BUFFER, 12, false}, report = {0x320000, 0x10000, true};
+    struct tn_hostmem pages;
+    uint32_t used;
+
+    (void)state;
+    rig_open(&r);
+    memset(&pages, 0, sizeof(pages));
+    pages.ptr = ram;
+    pages.size = RAM;
+    pages.page = 4096;
+    pages.fd = -1;
+    pages.how = TN_HOSTMEM_PRIVATE;
+    pages.anon = true;
+    r.cfg.balloon = true;
+    r.cfg.balloon_size = 3 << 12;
+    assert_int_equal(rig_try(&r), TN_EINVAL); /* whose memory? */
+    rig_renew(&r);
+    r.place.ram = &pages;
+    r.cfg.balloon_size = 100;
+    assert_int_equal(rig_try(&r), TN_EINVAL);
+    rig_renew(&r);
+    r.cfg.balloon_size = 3 << 12;
+    rig_join(&r);
+    drive(&g, &r, &r.d.balloon->slot, 0, 4, ~0ull);
+    assert_int_equal(bus_read(&g, 0x100, 4), 3);
+    memset(ram + 0x300000, 0xaa, 0x100000);
+    tn_put_(ram + BUFFER, 4, 0x301);
+    tn_put_(ram + BUFFER + 4, 4, 0xffffffff); /* no RAM */
+    tn_put_(ram + BUFFER + 8, 4, 0x303);
+    assert_true(vd_add(&g.d, 0, &buf, 1) >= 0);
+    vd_kick(&g.d, 0);
+    (void)answer(&g, 0, &used);
+    for (uint32_t i = 0x300; i < 0x305; i++)
+        assert_int_equal(ram[i * 4096 + 17], i == 0x301 || i == 0x303 ? 0 : 0xaa);
+    bus_write(&g, 0x104, 4, 2);
+    assert_int_equal(tn_virtio_balloon_actual(&r.d.balloon->model), 2);
+    assert_int_equal(r.d.balloon->events & TN_VIRTIO_BALLOON_E_ACTUAL, TN_VIRTIO_BALLOON_E_ACTUAL);
+    assert_true(vd_add(&g.d, 3, &report, 1) >= 0); /* free, says the guest */
+    vd_kick(&g.d, 3);
+    (void)answer(&g, 3, &used);
+    assert_int_equal(ram[0x31ffff], 0xaa);
+    assert_int_equal(ram[0x320000], 0);
+    assert_int_equal(ram[0x32ffff], 0);
+    assert_int_equal(ram[0x330000], 0xaa);
+    vd_free(&g.d);
+    rig_close(&r);
+}
+
 /* ---- threads ---- */
 
 static const char *accesses(struct driver *g)
@@ -958,6 +1235,11 @@ int main(void)
         cmocka_unit_test(input_waits_for_the_guest),
         cmocka_unit_test(a_new_size_is_told),
         cmocka_unit_test(entropy),
+        cmocka_unit_test(frames_both_ways),
+        cmocka_unit_test(c21_nobody_at_the_far_end),
+        cmocka_unit_test(networks_that_are_refused),
+        cmocka_unit_test(a_program_reaches_a_port),
+        cmocka_unit_test(pages_go_back),
         cmocka_unit_test(a_vcpu_beside_the_loop),
     };
 

@@ -97,6 +97,14 @@ static void some_machine(struct stream *p, void *out)
     r->rows = u16(p);
 }
 
+static void some_limits(struct stream *p, struct tn_rate_cfg *rate)
+{
+    rate->bytes_per_s = u64(p);
+    rate->bytes_burst = u64(p);
+    rate->ops_per_s = u64(p);
+    rate->ops_burst = u64(p);
+}
+
 static void some_disk(struct stream *p, void *out)
 {
     struct tn_vm_disk_record *r = out;
@@ -108,10 +116,35 @@ static void some_disk(struct stream *p, void *out)
     string(p, r->id, 20);
     string(p, r->path, 40);
     string(p, r->overlay, 50);
-    r->rate.bytes_per_s = u64(p);
-    r->rate.bytes_burst = u64(p);
-    r->rate.ops_per_s = u64(p);
-    r->rate.ops_burst = u64(p);
+    some_limits(p, &r->rate);
+}
+
+static void some_net(struct stream *p, void *out)
+{
+    struct tn_vm_net_record *r = out;
+
+    r->kind = u32(p);
+    r->pairs = u32(p);
+    bytes(p, r->mac, 6);
+    r->mtu = u16(p);
+    r->hide = u64(p);
+    string(p, r->name, 30);
+    some_limits(p, &r->tx_rate);
+    some_limits(p, &r->rx_rate);
+}
+
+static void some_vsock(struct stream *p, void *out)
+{
+    struct tn_vm_vsock_record *r = out;
+
+    r->cid = u32(p);
+    r->conns = u32(p);
+    string(p, r->path, 30);
+}
+
+static void some_balloon(struct stream *p, void *out)
+{
+    ((struct tn_vm_balloon_record *)out)->size = u64(p);
 }
 
 static void some_uart(struct stream *p, void *out)
@@ -231,6 +264,49 @@ static void some_virtio_rng(struct stream *p, void *out)
     struct tn_virtio_rng_state *s = out;
 
     s->version = 1;
+    some_virtio(p, &s->virtio);
+}
+
+static void some_virtio_net(struct stream *p, void *out)
+{
+    struct tn_virtio_net_state *s = out;
+
+    s->version = 1;
+    s->active = u16(p);
+    s->link_up = truth(p, true);
+    s->announce = truth(p, false);
+    s->offloads = u64(p);
+    bytes(p, s->mac, 6);
+    s->mode = u8(p);
+    s->uni = u8(p);
+    s->multi = u8(p);
+    bytes(p, s->table, sizeof(s->table));
+    bytes(p, s->vlan, sizeof(s->vlan));
+    some_virtio(p, &s->virtio);
+}
+
+static void some_virtio_vsock(struct stream *p, void *out)
+{
+    struct tn_virtio_vsock_state *s = out;
+
+    s->version = 1;
+    s->guest_cid = u64(p);
+    some_virtio(p, &s->virtio);
+}
+
+static void some_virtio_balloon(struct stream *p, void *out)
+{
+    struct tn_virtio_balloon_state *s = out;
+
+    s->version = 1;
+    s->num_pages = u32(p);
+    s->actual = u32(p);
+    s->free_page_hint_cmd_id = u32(p);
+    s->poison_val = u32(p);
+    s->next_id = u32(p);
+    s->run = u32(p);
+    for (unsigned i = 0; i < TN_VIRTIO_BALLOON_QUEUES; i++)
+        s->off[i] = u32(p);
     some_virtio(p, &s->virtio);
 }
 
@@ -515,6 +591,36 @@ static enum where rng_hole(size_t at)
                     virtio_hole(at - offsetof(struct tn_virtio_rng_state, virtio)) == HOLE));
 }
 
+static enum where net_hole(size_t at)
+{
+    return hole_if(IN_FROM(at, struct tn_vm_net_record, name, 31));
+}
+
+static enum where vsock_hole(size_t at)
+{
+    return hole_if(IN_FROM(at, struct tn_vm_vsock_record, path, 31));
+}
+
+static enum where virtio_net_hole(size_t at)
+{
+    return hole_if(IN(at, struct tn_virtio_net_state, zero) ||
+                   (IN(at, struct tn_virtio_net_state, virtio) &&
+                    virtio_hole(at - offsetof(struct tn_virtio_net_state, virtio)) == HOLE));
+}
+
+static enum where virtio_vsock_hole(size_t at)
+{
+    return hole_if(IN(at, struct tn_virtio_vsock_state, zero) ||
+                   (IN(at, struct tn_virtio_vsock_state, virtio) &&
+                    virtio_hole(at - offsetof(struct tn_virtio_vsock_state, virtio)) == HOLE));
+}
+
+static enum where virtio_balloon_hole(size_t at)
+{
+    return hole_if(IN(at, struct tn_virtio_balloon_state, virtio) &&
+                   virtio_hole(at - offsetof(struct tn_virtio_balloon_state, virtio)) == HOLE);
+}
+
 static enum where rate_hole(size_t at)
 {
     return hole_if(IN(at, struct tn_rate_state, zero));
@@ -591,6 +697,9 @@ struct kind {
     }
 BOTH(machine, struct tn_vm_machine_record)
 BOTH(disk, struct tn_vm_disk_record)
+BOTH(net, struct tn_vm_net_record)
+BOTH(vsock, struct tn_vm_vsock_record)
+BOTH(balloon, struct tn_vm_balloon_record)
 BOTH(time, struct tn_kvm_x86_time)
 BOTH(chips, struct tn_kvm_x86_vm_state)
 BOTH(uart, struct tn_uart_state)
@@ -600,6 +709,9 @@ BOTH(virtio, struct tn_virtio_state)
 BOTH(virtio_blk, struct tn_virtio_blk_state)
 BOTH(virtio_console, struct tn_virtio_console_state)
 BOTH(virtio_rng, struct tn_virtio_rng_state)
+BOTH(virtio_net, struct tn_virtio_net_state)
+BOTH(virtio_vsock, struct tn_virtio_vsock_state)
+BOTH(virtio_balloon, struct tn_virtio_balloon_state)
 BOTH(rate, struct tn_rate_state)
 
 static void put_vcpu(struct tn_snap_writer *w, uint32_t instance, const void *from)
@@ -624,6 +736,9 @@ static int get_vcpu(const struct tn_snap *snap, uint32_t instance, void *out)
 static const struct kind kinds[] = {
     KIND(machine, struct tn_vm_machine_record, no_hole, 0, 0x100),
     KIND(disk, struct tn_vm_disk_record, disk_hole, 3, 0x110),
+    KIND(net, struct tn_vm_net_record, net_hole, 2, 0x120),
+    KIND(vsock, struct tn_vm_vsock_record, vsock_hole, 0, 0x130),
+    KIND(balloon, struct tn_vm_balloon_record, no_hole, 0, 0x140),
     KIND(time, struct tn_kvm_x86_time, no_hole, 0, 0x180),
     KIND(vcpu, struct tn_kvm_x86_vcpu_state, vcpu_hole, 0, 0x200, 0x210, 0x220, 0x230, 0x240, 0x250,
          0x260, 0x270, 0x280, 0x290),
@@ -635,6 +750,9 @@ static const struct kind kinds[] = {
     KIND(virtio_blk, struct tn_virtio_blk_state, blk_hole, 3, 0x520),
     KIND(virtio_console, struct tn_virtio_console_state, console_hole, 4, 0x530),
     KIND(virtio_rng, struct tn_virtio_rng_state, rng_hole, 5, 0x540),
+    KIND(virtio_net, struct tn_virtio_net_state, virtio_net_hole, 6, 0x550),
+    KIND(virtio_vsock, struct tn_virtio_vsock_state, virtio_vsock_hole, 7, 0x560),
+    KIND(virtio_balloon, struct tn_virtio_balloon_state, virtio_balloon_hole, 8, 0x570),
     KIND(rate, struct tn_rate_state, rate_hole, 3, 0x580),
 };
 
@@ -883,6 +1001,11 @@ static const struct bad bads[] = {
     {"virtio_blk", 0, 12 + 17, 4, 0x01000000, TN_ERANGE},
     {"virtio_console", 0, 8 + 17, 4, 17, TN_ERANGE},
     {"virtio_rng", 0, 17, 4, 17, TN_ERANGE},
+    {"virtio_net", 0, 2, 1, 2, TN_ERANGE}, /* link_up */
+    {"virtio_net", 0, 3, 1, 2, TN_ERANGE}, /* announce */
+    {"virtio_net", 0, 917 + 17, 4, 17, TN_ERANGE},
+    {"virtio_vsock", 0, 8 + 17, 4, 17, TN_ERANGE},
+    {"virtio_balloon", 0, 44 + 17, 4, 17, TN_ERANGE},
 };
 
 static const struct kind *kind_of(const char *name)
@@ -1392,14 +1515,33 @@ static void the_known_sections(void **unused)
 
 /* ---- the fixture ---- */
 
-/* A file with one of each section. Returns its length. */
-static int64_t make(uint8_t *buf, size_t cap)
+static const char *const fixtures[] = {"tests/fixtures/machine-v1.state",
+                                       "tests/fixtures/devices-v1.state"};
+
+/* In which of them a kind is: what came later is in the second one. */
+static size_t fixture_of(const struct kind *k)
+{
+    static const uint32_t later[] = {0x120, 0x130, 0x140, 0x550, 0x560, 0x570};
+
+    for (size_t i = 0; i < COUNT(later); i++) {
+        if (k->type[0] == later[i])
+            return 1;
+    }
+    return 0;
+}
+
+/* A file with one of each section of a fixture. Returns its length. */
+static int64_t make(size_t fixture, uint8_t *buf, size_t cap)
 {
     struct tn_snap_writer w;
 
     tn_snap_begin(&w, buf, cap);
     for (size_t i = 0; i < COUNT(kinds); i++) {
-        void *state = some(&kinds[i]);
+        void *state;
+
+        if (fixture_of(&kinds[i]) != fixture)
+            continue;
+        state = some(&kinds[i]);
 
         kinds[i].put(&w, kinds[i].instance, state);
         free(state);
@@ -1407,10 +1549,9 @@ static int64_t make(uint8_t *buf, size_t cap)
     return tn_snap_finish(&w, NULL, NULL);
 }
 
-/* The file of version 1, as it is in the repository, loads for ever. */
-static void e07_the_fixture_of_version_1_loads(void **unused)
+static void loads(size_t fixture)
 {
-    static const char path[] = "tests/fixtures/machine-v1.state";
+    const char *path = fixtures[fixture];
     static uint8_t buf[ROOM], made[ROOM];
     FILE *f = fopen(path, "rb");
     struct tn_snap snap;
@@ -1418,7 +1559,6 @@ static void e07_the_fixture_of_version_1_loads(void **unused)
     size_t len, n;
     const struct tn_snap_known *known = tn_vm_known(&n);
 
-    (void)unused;
     if (!f)
         fail_msg("%s can't be read", path);
     len = fread(buf, 1, sizeof(buf), f);
@@ -1426,8 +1566,12 @@ static void e07_the_fixture_of_version_1_loads(void **unused)
     assert_int_equal(open_known(&snap, buf, len), 0);
     for (size_t i = 0; i < COUNT(kinds); i++) {
         const struct kind *k = &kinds[i];
-        void *state = some(k), *out = malloc(k->size);
+        void *state, *out;
 
+        if (fixture_of(k) != fixture)
+            continue;
+        state = some(k);
+        out = malloc(k->size);
         assert_non_null(out);
         blank(k, out);
         assert_int_equal(k->get(&snap, k->instance, out), 0);
@@ -1438,9 +1582,17 @@ static void e07_the_fixture_of_version_1_loads(void **unused)
     for (size_t i = 0; i < n; i++)
         newest = known[i].version > newest ? known[i].version : newest;
     if (newest == 1) { /* as long as all sections are written in that version */
-        assert_int_equal(make(made, sizeof(made)), len);
+        assert_int_equal(make(fixture, made, sizeof(made)), len);
         assert_memory_equal(buf, made, len);
     }
+}
+
+/* The files of version 1, as they are in the repository, load for ever. */
+static void e07_the_fixtures_of_version_1_load(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < COUNT(fixtures); i++)
+        loads(i);
 }
 
 int main(int argc, char **argv)
@@ -1463,13 +1615,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(many_vcpus),
         cmocka_unit_test(a_model_goes_on_as_it_was),
         cmocka_unit_test(the_known_sections),
-        cmocka_unit_test(e07_the_fixture_of_version_1_loads),
+        cmocka_unit_test(e07_the_fixtures_of_version_1_load),
     };
 
-    if (argc == 2) { /* writes the fixture: test_vm_records FILE */
+    if (argc == 3) { /* writes a fixture: test_vm_records 0|1 FILE */
         static uint8_t buf[ROOM];
-        int64_t len = make(buf, sizeof(buf));
-        FILE *f = fopen(argv[1], "wb");
+        int64_t len = make(strcmp(argv[1], "1") == 0, buf, sizeof(buf));
+        FILE *f = fopen(argv[2], "wb");
 
         return f && len > 0 && fwrite(buf, (size_t)len, 1, f) == 1 && fclose(f) == 0 ? 0 : 1;
     }

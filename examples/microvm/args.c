@@ -8,7 +8,9 @@
 
 #include "tn_boot_x86.h"
 #include "tn_cmdline.h"
+#include "tn_virtio_net.h"
 #include "tn_vm_x86.h"
+#include "tn_vsock_unix.h"
 
 static const char help[] =
     "microvm: boots a Linux kernel in a small virtual machine\n"
@@ -33,6 +35,17 @@ static const char help[] =
     "  --rootfs PATH[,...] as --disk, as /dev/vda, with root=/dev/vda for the kernel\n"
     "  --virtio-console  the console is hvc0 too: it has the input, both have the output\n"
     "  --rng             an entropy source, /dev/hwrng\n"
+    "  --net HOW[,...]   a network device; repeatable. HOW is tap=NAME (made if missing),\n"
+    "                    macvtap=NAME, or passt=PATH, the Unix socket of a running passt\n"
+    "       ,mac=ADDRESS   xx:xx:xx:xx:xx:xx; default: one at random\n"
+    "       ,mtu=N         what the guest is told, 68 to 65535 bytes\n"
+    "       ,queues=N      queue pairs of a TAP, 1 to 7; default: 1\n"
+    "       ,rate=SIZE     bytes a second at most, each way\n"
+    "       ,no-offload    no checksums and segments are left to the device\n"
+    "  --vsock cid=N,path=PATH  a socket device: CONNECT lines at the Unix socket PATH reach the\n"
+    "                    guest's ports, the guest reaches PATH_port\n"
+    "  --balloon SIZE    a memory balloon; a plain number is MiB. 0: empty, for what the guest\n"
+    "                    reports to be free\n"
     "  --ring HOW        virtqueues: split or packed, and ,no-indirect ,no-event-idx;\n"
     "                    default: split\n"
     "\n"
@@ -46,6 +59,8 @@ static const char help[] =
     "  --lazy            read its memory when it is touched, not before\n"
     "  --overlays DIR    keep what is written to disks in DIR; default: it is forgotten\n"
     "  --forks N         N clones of it, 1 to 10000, side by side\n"
+    "  With --restore, --net HOW and --vsock path=PATH say where this machine's are; with\n"
+    "  --forks a % in NAME or PATH is the clone's number, which is added to cid=N, too.\n"
     "  --key FILE        snapshots are signed with this secret, 16 to 4096 bytes\n"
     "\n"
     "  --version         print the version\n"
@@ -220,6 +235,118 @@ static int parse_disk(const char *option, char *value, bool root, struct args *o
     return r;
 }
 
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t any = 0;
+
+    for (int i = 0; i < 6; i++, text += 3) {
+        const char *high = text[0] ? strchr(digits, text[0] | 0x20) : NULL;
+        const char *low = high && text[1] ? strchr(digits, text[1] | 0x20) : NULL;
+
+        if (!low || text[2] != (i < 5 ? ':' : 0))
+            return false;
+        mac[i] = (uint8_t)((high - digits) * 16 + (low - digits));
+        any |= mac[i];
+    }
+    return any != 0 && (mac[0] & 1) == 0;
+}
+
+static int parse_net_item(const char *item, struct tn_vm_net_cfg *net)
+{
+    const char *value;
+    uint64_t n;
+
+    if ((value = value_of(item, "mac"))) {
+        if (!parse_mac(value, net->mac))
+            return bad("--net", item, "xx:xx:xx:xx:xx:xx, not 0, and no group's");
+    } else if ((value = value_of(item, "mtu"))) {
+        if (!parse_size(value, &n) || n < 68 || n > 65535)
+            return bad("--net", item, "68 to 65535 bytes");
+        net->mtu = (uint16_t)n;
+    } else if ((value = value_of(item, "queues"))) {
+        if (!parse_size(value, &n) || n < 1 || n > TN_VIRTIO_NET_PAIRS_MAX)
+            return bad("--net", item, "1 to 7 queue pairs");
+        if (n > 1 && net->kind == TN_VM_NET_STREAM)
+            return bad("--net", item, "passt has one queue pair");
+        net->pairs = (uint32_t)n;
+    } else if ((value = value_of(item, "rate"))) {
+        if (!parse_size(value, &n) || n == 0)
+            return bad("--net", item, "bytes a second, above 0; suffixes K, M, G, T");
+        net->tx_rate.bytes_per_s = net->rx_rate.bytes_per_s = n;
+    } else if (strcmp(item, "no-offload") == 0) {
+        net->hide = TN_VIRTIO_NET_F_CSUM | TN_VIRTIO_NET_F_GUEST_CSUM;
+    } else {
+        return bad("--net", item, "mac=ADDRESS, mtu=N, queues=N, rate=SIZE or no-offload");
+    }
+    return -1;
+}
+
+static int parse_net(char *value, struct args *out)
+{
+    static const struct {
+        const char *key;
+        uint32_t kind;
+    } how[] = {{"tap", TN_VM_NET_TAP}, {"macvtap", TN_VM_NET_MACVTAP}, {"passt", TN_VM_NET_STREAM}};
+    struct tn_vm_net_cfg *net = &out->net[out->nets];
+    char *item = next_item(&value);
+    int r = -1;
+
+    if (out->nets == TN_VM_MAX_NETS)
+        return bad("--net", item, "more than 8 network devices");
+    net->fd = -1;
+    for (uint32_t i = 0; i < sizeof(how) / sizeof(how[0]) && !net->name; i++) {
+        net->kind = how[i].kind;
+        net->name = value_of(item, how[i].key);
+    }
+    if (!net->name || !*net->name)
+        return bad("--net", *item ? item : "''",
+                   "tap=NAME, macvtap=NAME or passt=PATH comes first");
+    out->nets++;
+    while (r < 0 && (item = next_item(&value)))
+        r = parse_net_item(item, net);
+    return r;
+}
+
+static int parse_vsock(char *value, struct args *out)
+{
+    const char *item, *text;
+    uint64_t n;
+
+    while ((item = next_item(&value))) {
+        if ((text = value_of(item, "cid"))) {
+            if (!parse_size(text, &n) || n < 3 || n > 0xfffffffe)
+                return bad("--vsock", item, "a CID of 3 to 4294967294");
+            out->vsock.cid = (uint32_t)n;
+        } else if ((text = value_of(item, "path"))) {
+            if (!*text || strlen(text) > TN_VSOCK_UNIX_PATH_MAX)
+                return bad("--vsock", item, "a path of 1 to 96 bytes");
+            out->vsock.path = text;
+        } else {
+            return bad("--vsock", *item ? item : "''", "cid=N and path=PATH");
+        }
+    }
+    return -1;
+}
+
+static int parse_balloon(const char *value, struct args *out)
+{
+    static const char limit[] = "MiB, or with a suffix K, M, G, T: a multiple of 4K, below the RAM";
+    size_t len = strlen(value);
+
+    if (!parse_size(value, &out->balloon_size))
+        return bad("--balloon", value, limit);
+    if (value[len - 1] >= '0' && value[len - 1] <= '9') {
+        if (out->balloon_size > UINT64_MAX >> 20)
+            return bad("--balloon", value, limit);
+        out->balloon_size <<= 20;
+    }
+    if (out->balloon_size % 4096 != 0)
+        return bad("--balloon", value, limit);
+    out->balloon = true;
+    return -1;
+}
+
 static int parse_ring(char *value, struct args *out)
 {
     const char *item = next_item(&value);
@@ -311,6 +438,9 @@ static const struct option options[] = {
     {"rootfs", required_argument, NULL, 'r'},
     {"virtio-console", no_argument, NULL, 'V'},
     {"rng", no_argument, NULL, 'R'},
+    {"net", required_argument, NULL, 'N'},
+    {"vsock", required_argument, NULL, 'U'},
+    {"balloon", required_argument, NULL, 'B'},
     {"ring", required_argument, NULL, 'q'},
     {"snapshot", required_argument, NULL, 's'},
     {"snapshot-when", required_argument, NULL, 'w'},
@@ -345,10 +475,26 @@ static int check(const struct args *a, const bool seen[128])
     const char *name;
     char text[32];
 
-    if (a->restore && (name = given(seen, "kicmnbHdrVRq", text)))
+    if (a->restore && (name = given(seen, "kicmnbHdrVRqB", text)))
         return bad(name, "with --restore", "the machine is what the snapshot says");
     if (!a->restore && (name = given(seen, "SLof", text)))
         return bad(name, "without --restore", "it is for machines made of a snapshot");
+    for (uint32_t i = 0; a->restore && i < a->nets; i++) {
+        const struct tn_vm_net_cfg *net = &a->net[i];
+
+        if (net->mac[0] || net->mac[5] || net->mtu || net->pairs || net->tx_rate.bytes_per_s ||
+            net->hide)
+            return bad("--net", "with --restore", "only tap=NAME, macvtap=NAME or passt=PATH");
+        if (a->forks > 1 && !strchr(net->name, '%'))
+            return bad("--net", net->name, "with --forks: a % in it is the clone's number");
+    }
+    if (a->restore && a->vsock.path && a->forks > 1 && !strchr(a->vsock.path, '%'))
+        return bad("--vsock", a->vsock.path, "with --forks: a % in it is the clone's number");
+    if (!a->restore && seen['U'] && (!a->vsock.cid || !a->vsock.path))
+        return bad("--vsock", a->vsock.cid ? "without path=PATH" : "without cid=N",
+                   "cid=N and path=PATH");
+    if (a->balloon && a->balloon_size >= a->memory)
+        return bad("--balloon", "SIZE", "as large as --memory, or larger");
     if (!a->restore && !a->kernel) {
         fputs("microvm: --kernel FILE is missing, or --restore DIR; see --help\n", stderr);
         return EXIT_USAGE;
@@ -413,6 +559,15 @@ int args_parse(int argc, char **argv, struct args *out)
             break;
         case 'R':
             out->rng = true;
+            break;
+        case 'N':
+            r = parse_net(optarg, out);
+            break;
+        case 'U':
+            r = parse_vsock(optarg, out);
+            break;
+        case 'B':
+            r = parse_balloon(optarg, out);
             break;
         case 'q':
             r = parse_ring(optarg, out);

@@ -42,6 +42,11 @@ struct args {
     const struct tn_vm_disk_cfg *rootfs; /* NULL, or &disk[0]: the guest's root */
     bool virtio_console;
     bool rng;
+    struct tn_vm_net_cfg net[TN_VM_MAX_NETS];
+    uint32_t nets;
+    struct tn_vm_vsock_cfg vsock; /* with --restore, cid 0: the one that was saved */
+    bool balloon;
+    uint64_t balloon_size; /* bytes */
     bool packed;
     bool no_indirect;
     bool no_event_idx;

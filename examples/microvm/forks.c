@@ -420,7 +420,7 @@ static int turn(struct forks *f, int timeout_ms)
             if (f->clone[k].live && tn_vm_wait(&f->clone[k].vm, 0) > 0)
                 end_clone(&f->clone[k]);
         }
-    } else if (r > 0 && !f->looking) {
+    } else if (r >= 0 && !f->looking) { /* 0: a machine that has ended woke the loop */
         f->looking = tn_loop_timer_arm(&f->look, LOOK_NS, 0) >= 0;
     }
     return r;

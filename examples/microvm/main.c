@@ -213,6 +213,11 @@ static int boot(struct microvm *m)
     cfg.disk = m->args.disk;
     cfg.disks = m->args.disks;
     cfg.rng = m->args.rng;
+    cfg.net = m->args.net;
+    cfg.nets = m->args.nets;
+    cfg.vsock = m->args.vsock;
+    cfg.balloon = m->args.balloon;
+    cfg.balloon_size = m->args.balloon_size;
     cfg.packed = m->args.packed;
     cfg.no_indirect = m->args.no_indirect;
     cfg.no_event_idx = m->args.no_event_idx;

@@ -79,14 +79,16 @@ void overlays_close(const struct microvm *m, char *dir);
 /* Why tn_vm_init refused: what, and the limit. */
 int say_refused(const struct microvm *m, int err);
 
-/* Why a disk could not be opened. */
+/* Why a disk, a network or the socket device could not be opened. */
 int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys);
+int say_refused_net(const struct tn_vm_net_cfg *net, enum tn_tap_phase phase, int err, int sys);
+int say_refused_vsock(const struct tn_vm_vsock_cfg *vsock, int err, int sys);
 
 /* Why tn_vm_image_open failed. */
 int say_image(const struct microvm *m, int err);
 
-/* Why clone k, or the only one (k < 0), could not be made; its disks were to be these. */
-int say_clone(const struct tn_vm *vm, const struct tn_vm_disk_cfg *disk, int k, int err);
+/* Why clone k, or the only one (k < 0), could not be made as cfg says. */
+int say_clone(const struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg, int k, int err);
 
 /* How a machine has ended; of clone k, or of the only one (k < 0). */
 int say_end(const struct tn_vm *vm, int k, bool stopping);

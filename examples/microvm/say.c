@@ -46,6 +46,42 @@ int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys)
     return EXIT_INPUT;
 }
 
+int say_refused_net(const struct tn_vm_net_cfg *net, enum tn_tap_phase phase, int err, int sys)
+{
+    const char *why = err == TN_ESYS ? strerror(sys) : tn_strerror(err), *hint = "";
+
+    if (net->kind == TN_VM_NET_STREAM) {
+        if (err == TN_ESYS && (sys == ENOENT || sys == ECONNREFUSED))
+            hint = ": is passt running there?";
+        if (err == TN_EINVAL)
+            why = "its path is longer than 107 bytes";
+        fprintf(stderr, "microvm: --net: %s: %s%s\n", net->name, why, hint);
+        return EXIT_INPUT;
+    }
+    if (phase == TN_TAP_LONG)
+        why = "no name of an interface: 1 to 15 bytes";
+    else if (err == TN_EEXIST)
+        why = "in use by another program";
+    else if (err == TN_ENODEV)
+        why = phase == TN_TAP_OPEN ? "the host has no /dev/net/tun" : "no such interface";
+    else if (err == TN_EINVAL)
+        why = "not a TAP, or not of as many queues";
+    else if (err == TN_ESYS && (sys == EPERM || sys == EACCES))
+        hint = ": it takes CAP_NET_ADMIN, or a TAP that is this user's";
+    fprintf(stderr, "microvm: --net: %s: %s%s\n", net->name, why, hint);
+    return err == TN_ESYS ? EXIT_HOST : EXIT_INPUT;
+}
+
+int say_refused_vsock(const struct tn_vm_vsock_cfg *vsock, int err, int sys)
+{
+    const char *why = err == TN_ESYS ? strerror(sys) : tn_strerror(err);
+
+    if (err == TN_ESYS && sys == EADDRINUSE)
+        why = "there is a file of that name already";
+    fprintf(stderr, "microvm: --vsock: %s: %s\n", vsock->path, why);
+    return EXIT_INPUT;
+}
+
 int say_refused(const struct microvm *m, int err)
 {
     const struct tn_boot_x86_info *info = &m->vm.board.info;
@@ -58,6 +94,11 @@ int say_refused(const struct microvm *m, int err)
     }
     if (m->vm.devices.refused)
         return say_refused_disk(&m->args.disk[m->vm.devices.refused - 1], err, sys);
+    if (m->vm.devices.refused_net)
+        return say_refused_net(&m->args.net[m->vm.devices.refused_net - 1], m->vm.devices.phase,
+                               err, sys);
+    if (m->vm.devices.refused_vsock)
+        return say_refused_vsock(&m->args.vsock, err, sys);
     if (err == TN_ESYS && !m->vm.ram.ptr) {
         fprintf(stderr, "microvm: --memory: the host refuses %" PRIu64 " MiB%s: %s\n",
                 m->args.memory >> 20, m->args.hugepages ? " of huge pages" : "", strerror(sys));
@@ -241,14 +282,18 @@ static void say_kvm(const char *name, const struct tn_kvm_x86_refused *refused, 
                 strerror(sys));
 }
 
-int say_clone(const struct tn_vm *vm, const struct tn_vm_disk_cfg *disk, int k, int err)
+int say_clone(const struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg, int k, int err)
 {
     char text[32];
     const char *name = name_clone(text, k);
     int sys = errno;
 
     if (vm->devices.refused)
-        return say_refused_disk(&disk[vm->devices.refused - 1], err, sys);
+        return say_refused_disk(&cfg->disk[vm->devices.refused - 1], err, sys);
+    if (vm->devices.refused_net)
+        return say_refused_net(&cfg->net[vm->devices.refused_net - 1], vm->devices.phase, err, sys);
+    if (vm->devices.refused_vsock)
+        return say_refused_vsock(&cfg->vsock, err, sys);
     if (vm->refused.part != TN_KVM_X86_PART_NONE) {
         say_kvm(name, &vm->refused, sys);
         return EXIT_HOST;

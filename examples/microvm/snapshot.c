@@ -196,15 +196,74 @@ void overlays_close(const struct microvm *m, char *dir)
     free(dir);
 }
 
+/* A name of clone k: a % in it is its number. Returns false if it is too long. */
+static bool name_for(char *out, size_t size, const char *name, uint32_t k)
+{
+    const char *at = strchr(name, '%');
+    int n = at ? snprintf(out, size, "%.*s%" PRIu32 "%s", (int)(at - name), name, k, at + 1)
+               : snprintf(out, size, "%s", name);
+
+    return n >= 0 && (size_t)n < size;
+}
+
+/*
+ * The networks and the socket device of clone k: those of the command line, or else the image's. A
+ * clone among others has to have its own.
+ */
+static int clone_names(const struct microvm *m, uint32_t k, struct tn_vm_net_cfg *row,
+                       char (*name)[PATH_MAX], struct tn_vm_vsock_cfg *vsock, char *path)
+{
+    const struct tn_vm_state *s = &m->image.state;
+    const struct args *a = &m->args;
+
+    if (a->nets > 0 && a->nets != s->nets) {
+        fprintf(stderr, "microvm: --net: %" PRIu32 " given, the snapshot has %" PRIu32 "\n",
+                a->nets, s->nets);
+        return EXIT_USAGE;
+    }
+    if ((a->vsock.path || a->vsock.cid) && !s->vsock) {
+        fputs("microvm: --vsock: the snapshot has no socket device\n", stderr);
+        return EXIT_USAGE;
+    }
+    if (a->forks > 1 && ((s->nets > 0 && a->nets == 0) || (s->vsock && !a->vsock.path))) {
+        fprintf(stderr, "microvm: --forks: each clone needs its own %s\n",
+                s->vsock && !a->vsock.path ? "--vsock path=PATH with a % in it"
+                                           : "--net, with a % in its name");
+        return EXIT_USAGE;
+    }
+    for (uint32_t i = 0; i < s->nets; i++) {
+        row[i].kind = a->nets ? a->net[i].kind : s->net[i].record.kind;
+        row[i].fd = -1;
+        row[i].name = name[i];
+        if (!name_for(name[i], PATH_MAX, a->nets ? a->net[i].name : s->net[i].record.name, k))
+            return EXIT_USAGE;
+    }
+    if (s->vsock) {
+        vsock->cid = a->vsock.cid ? a->vsock.cid + k : 0;
+        vsock->path = path;
+        if (!name_for(path, PATH_MAX, a->vsock.path ? a->vsock.path : s->vsock->record.path, k))
+            return EXIT_USAGE;
+    }
+    return -1;
+}
+
 int clone_make(struct microvm *m, struct tn_vm *vm, uint32_t k, struct tn_vm_clone_cfg *cfg,
                const char *dir)
 {
-    static char path[TN_VM_MAX_DISKS][PATH_MAX];
+    static char path[TN_VM_MAX_DISKS][PATH_MAX], net_name[TN_VM_MAX_NETS][PATH_MAX];
+    static char socket_path[PATH_MAX];
     struct tn_vm_disk_cfg row[TN_VM_MAX_DISKS];
+    struct tn_vm_net_cfg net[TN_VM_MAX_NETS];
     const struct tn_vm_state *s = &m->image.state;
     int name = m->args.forks ? (int)k : -1, r;
 
     memset(row, 0, sizeof(row));
+    memset(net, 0, sizeof(net));
+    r = clone_names(m, k, net, net_name, &cfg->vsock, socket_path);
+    if (r >= 0)
+        return r;
+    cfg->net = net;
+    cfg->nets = s->nets;
     for (uint32_t i = 0; i < s->disks; i++) {
         const struct tn_vm_disk_record *disk = &s->disk[i].record;
 
@@ -228,9 +287,12 @@ int clone_make(struct microvm *m, struct tn_vm *vm, uint32_t k, struct tn_vm_clo
     cfg->track_dirty = m->args.diff;
     r = m->args.same ? tn_vm_restore(vm, &m->kvm, &m->loop, &m->image, cfg)
                      : tn_vm_fork(vm, &m->kvm, &m->loop, &m->image, cfg);
-    cfg->disk = NULL;
     if (r < 0)
-        return say_clone(vm, row, name, r);
+        r = say_clone(vm, cfg, name, r);
+    cfg->disk = NULL;
+    cfg->net = NULL;
+    if (r > 0)
+        return r;
     for (uint32_t i = 0; i < s->disks && !m->args.overlays; i++) {
         if (row[i].overlay && !s->disk[i].record.read_only)
             (void)unlink(row[i].overlay);

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * tn_vm_net - a network device of a machine: the model, what carries its frames, and the event loop
+ * between them.
+ *
+ * WHAT
+ *   Opens the backend that a description names, makes the device on it, and polls the backend's
+ *   descriptors for what the device waits for.
+ *
+ * USAGE
+ *   static struct tn_vm_net net;
+ *   struct tn_vm_net_cfg cfg;
+ *   struct tn_mem_region table[1];
+ *   struct tn_mem mem;
+ *   struct tn_loop loop;
+ *   int end[2];
+ *
+ *   memset(&cfg, 0, sizeof(cfg));
+ *   tn_mem_init(&mem, table, 1);
+ *   if (tn_loop_init(&loop) < 0 || tn_net_pair_sockets(end) < 0)
+ *       return 1;
+ *   cfg.kind = TN_VM_NET_PAIR;
+ *   cfg.fd = end[0];
+ *   if (tn_vm_net_init(&net, &cfg, TN_VIRTIO_F_RING, &mem, &loop) < 0)
+ *       return 2;
+ *   tn_vm_net_close(&net);
+ *
+ * COMPOSITION
+ *   tn_vm_devices makes those of a machine: tn_vm_net_init, then tn_vm_virtio_init of net.slot with
+ *   net.model.virtio. It saves and restores net.model under the slot's lock.
+ *
+ * GUEST TRUST
+ *   All that a guest says is checked by the model.
+ *
+ * MEMORY
+ *   The caller owns struct tn_vm_net, zeroed, which does not move while it is open. A pair of queues
+ *   has about 90 KiB, a stream's buffers 128 KiB.
+ *
+ * THREADS
+ *   The slot's lock guards the model and the backend. init and close on the loop's thread, or while
+ *   it does not run. The driver's frames move on the loop's thread.
+ *
+ * CONFIG
+ *   none.
+ *
+ * LIMITS
+ *   All queue pairs are served by the loop's one thread.
+ */
+#ifndef TN_VM_NET_H
+#define TN_VM_NET_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1 /* for layer 3; of use only before the first system header */
+#endif
+
+/* -- tenon common block: the same bytes in every header (make check-common) -- */
+/* clang-format off */
+#ifndef TN_COMMON
+#define TN_COMMON
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#if !defined(TN_API) && defined(TN_DECL_ONLY)
+#define TN_API extern
+#elif !defined(TN_API)
+#define TN_API static inline
+#endif
+enum tn_err { TN_OK = 0, /* or a useful positive value; tn_strerror.h has a sentence for each */
+    /* the caller's fault */ TN_EINVAL = -1, TN_ENOSPC = -2, TN_ESTATE = -3, TN_EEXIST = -4,
+    /* the guest's, or a file's */ TN_EADDR = -32, TN_EFORMAT = -33, TN_ETRUNC = -34,
+    TN_ERANGE = -35, TN_EOVERLAP = -36, TN_EMACHINE = -37, TN_EENTRY = -38, TN_ENOFIT = -39,
+    TN_EUNSUP = -40, TN_EPROTO = -41, /* the environment's; errno tells */ TN_ESYS = -64,
+    TN_EAGAIN = -65, TN_ENODEV = -66, /* ours */ TN_EBUG = -96 };
+struct tn_iov { uint8_t *base; size_t len; }; /* memory in this process; as struct iovec */
+/*@ requires n <= 8 && \valid_read(p + (0 .. n - 1)); assigns \nothing; */
+static inline uint64_t tn_get_(const volatile uint8_t *p, unsigned n) /* little-endian load */
+{
+    uint64_t v = 0;
+    /*@ loop invariant n <= \at(n, Pre); loop assigns n, v; loop variant n; */
+    while (n > 0) v = v << 8 | p[--n];
+    return v;
+}
+/*@ requires n <= 8 && \valid(p + (0 .. n - 1)); assigns p[0 .. n - 1]; */
+static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian store */
+{
+    /*@ loop invariant i <= n; loop assigns i, p[0 .. n - 1]; loop variant n - i; */
+    for (unsigned i = 0; i < n; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+#endif /* TN_COMMON */
+/* clang-format on */
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "tn_loop.h"
+#include "tn_mem.h"
+#include "tn_net.h"
+#include "tn_net_pair.h"
+#include "tn_net_stream.h"
+#include "tn_rate.h"
+#include "tn_tap.h"
+#include "tn_virtio_net.h"
+#include "tn_vm_board.h"
+#include "tn_vm_virtio.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- part 1: the API ---------------------------------------------------------------------- */
+
+#define TN_VM_NET_QUEUE 256u /* descriptors of a queue */
+
+struct tn_vm_net;
+
+/* A pair's descriptor in the loop. */
+struct tn_vm_net_port {
+    struct tn_vm_net *net;
+    struct tn_loop_source source; /* fd -1: none */
+    bool readable;                /* what the device wants to be told of */
+    bool writable;
+};
+
+struct tn_vm_net {
+    struct tn_vm_virtio slot;
+    struct tn_virtio_net model;
+    struct tn_virtio_net_pair *pair;
+    struct tn_vm_net_port port[TN_VIRTIO_NET_PAIRS_MAX];
+    struct tn_loop *loop; /* NULL: closed */
+    struct tn_loop_timer timer;
+    struct tn_loop_event wake; /* another thread changed what is to be polled for */
+    struct tn_rate tx_rate;
+    struct tn_rate rx_rate;
+    struct tn_vm_net_cfg cfg; /* as it was made; name is its own, mac the one that it has */
+    bool turning;             /* the loop's thread is inside, and polls as wished afterwards */
+    bool opened;              /* the backend */
+    union {
+        struct tn_tap tap; /* tap.phase tells why it was refused */
+        struct tn_net_stream stream;
+        struct tn_net_pair pair;
+    } back;
+};
+
+/*
+ * Opens the backend, and makes the device on it, without a place. Returns 0; the error of the
+ * backend's init; TN_EINVAL for a number of pairs, a MAC address, an MTU or a burst outside its
+ * limits; TN_ESYS. *net is closed then.
+ */
+TN_API int tn_vm_net_init(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg,
+                          uint64_t ring_features, const struct tn_mem *mem, struct tn_loop *loop);
+
+/*
+ * Gives back what the device has taken of the guest's, and lets it go on. The slot's lock is not
+ * held.
+ */
+TN_API void tn_vm_net_quiesce(struct tn_vm_net *net);
+TN_API void tn_vm_net_wake(struct tn_vm_net *net);
+
+/*
+ * Takes the device out of its place, and closes all. Nothing on a closed one.
+ */
+TN_API void tn_vm_net_close(struct tn_vm_net *net);
+
+/* ---- part 2: the bodies ------------------------------------------------------------------- */
+#ifndef TN_DECL_ONLY
+
+static inline uint64_t tn_vm_net_now_(void *ctx)
+{
+    struct timespec t;
+
+    (void)ctx;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Polls for what the device wants. On the loop's thread, with the lock. */
+static inline void tn_vm_net_poll_(struct tn_vm_net *net)
+{
+    for (uint32_t i = 0; i < TN_VIRTIO_NET_PAIRS_MAX; i++) {
+        struct tn_vm_net_port *port = &net->port[i];
+        uint32_t events =
+            (port->readable ? (uint32_t)EPOLLIN : 0) | (port->writable ? (uint32_t)EPOLLOUT : 0);
+
+        if (port->source.fd >= 0 && events != port->source.events)
+            (void)tn_loop_mod(net->loop, &port->source, events);
+    }
+}
+
+static inline void tn_vm_net_enter_(struct tn_vm_net *net)
+{
+    pthread_mutex_lock(&net->slot.lock);
+    net->turning = true;
+}
+
+static inline void tn_vm_net_leave_(struct tn_vm_net *net)
+{
+    tn_vm_net_poll_(net);
+    net->turning = false;
+    pthread_mutex_unlock(&net->slot.lock);
+}
+
+static inline void tn_vm_net_on_port_(void *ctx, uint32_t events)
+{
+    struct tn_vm_net_port *port = (struct tn_vm_net_port *)ctx;
+    struct tn_vm_net *net = port->net;
+    uint32_t pair = (uint32_t)(port - net->port);
+
+    tn_vm_net_enter_(net);
+    if (events & ~(uint32_t)EPOLLOUT)
+        tn_virtio_net_receive(&net->model, pair);
+    if (events & ~(uint32_t)EPOLLIN)
+        tn_virtio_net_transmit(&net->model, pair);
+    tn_vm_net_leave_(net);
+}
+
+static inline void tn_vm_net_on_timer_(void *ctx, uint64_t expirations)
+{
+    (void)expirations;
+    tn_vm_net_wake((struct tn_vm_net *)ctx);
+}
+
+static inline void tn_vm_net_on_wake_(void *ctx, uint64_t count)
+{
+    struct tn_vm_net *net = (struct tn_vm_net *)ctx;
+
+    (void)count;
+    tn_vm_net_enter_(net);
+    tn_vm_net_leave_(net);
+}
+
+/* ---- what the model calls ---- */
+
+static inline void tn_vm_net_later_(void *ctx, uint64_t ns)
+{
+    (void)tn_loop_timer_arm(&((struct tn_vm_net *)ctx)->timer, ns, 0);
+}
+
+static inline void tn_vm_net_want_(void *ctx, uint32_t pair, bool readable, bool writable)
+{
+    struct tn_vm_net *net = (struct tn_vm_net *)ctx;
+
+    net->port[pair].readable = readable;
+    net->port[pair].writable = writable;
+    if (!net->turning)
+        (void)tn_loop_event_signal(&net->wake);
+}
+
+/* ---- the backend ---- */
+
+static inline int tn_vm_net_open_(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg)
+{
+    struct tn_net_stream_cfg stream;
+    struct tn_tap_cfg tap;
+    int r = TN_EINVAL;
+
+    switch (cfg->kind) {
+    case TN_VM_NET_TAP:
+    case TN_VM_NET_MACVTAP:
+        memset(&tap, 0, sizeof(tap));
+        tap.name = cfg->name;
+        tap.macvtap = cfg->kind == TN_VM_NET_MACVTAP;
+        tap.create = !tap.macvtap;
+        tap.pairs = cfg->pairs;
+        r = cfg->name ? tn_tap_init(&net->back.tap, &tap) : TN_EINVAL;
+        break;
+    case TN_VM_NET_STREAM:
+        memset(&stream, 0, sizeof(stream));
+        stream.path = cfg->name;
+        stream.fd = cfg->fd;
+        r = tn_net_stream_init(&net->back.stream, &stream);
+        break;
+    case TN_VM_NET_PAIR:
+        r = tn_net_pair_init(&net->back.pair, cfg->fd,
+                             TN_NET_TSO4 | TN_NET_TSO6 | TN_NET_ECN | TN_NET_USO);
+        break;
+    default:
+        break;
+    }
+    net->opened = r >= 0;
+    return r;
+}
+
+static inline const struct tn_net *tn_vm_net_back_(const struct tn_vm_net *net)
+{
+    return net->cfg.kind == TN_VM_NET_STREAM ? &net->back.stream.net
+           : net->cfg.kind == TN_VM_NET_PAIR ? &net->back.pair.net
+                                             : &net->back.tap.net;
+}
+
+static inline void tn_vm_net_shut_(struct tn_vm_net *net)
+{
+    if (!net->opened)
+        return;
+    if (net->cfg.kind == TN_VM_NET_STREAM)
+        tn_net_stream_close(&net->back.stream);
+    else if (net->cfg.kind == TN_VM_NET_PAIR)
+        tn_net_pair_close(&net->back.pair);
+    else
+        tn_tap_close(&net->back.tap);
+    net->opened = false;
+}
+
+/* ---- init and close ---- */
+
+static inline bool tn_vm_net_limited_(const struct tn_rate_cfg *rate)
+{
+    return rate->bytes_per_s || rate->bytes_burst || rate->ops_per_s || rate->ops_burst;
+}
+
+/* A station's address that nobody has by birth: the second lowest bit of its first byte is set. */
+static inline int tn_vm_net_mac_(uint8_t mac[6])
+{
+    for (int i = 0; i < 6; i++) {
+        if (mac[i] != 0)
+            return TN_OK;
+    }
+    if (getrandom(mac, 6, 0) != 6)
+        return TN_ESYS;
+    mac[0] = (uint8_t)((mac[0] & 0xfcu) | 2u);
+    return TN_OK;
+}
+
+static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg,
+                                  uint64_t ring_features, const struct tn_mem *mem)
+{
+    struct tn_virtio_net_cfg model;
+    const struct tn_net *back;
+    int r;
+
+    net->cfg = *cfg;
+    net->cfg.pairs = cfg->pairs ? cfg->pairs : 1;
+    net->cfg.name = cfg->name ? strdup(cfg->name) : NULL;
+    if ((cfg->name && !net->cfg.name) || tn_vm_net_mac_(net->cfg.mac) < 0)
+        return TN_ESYS;
+    if (net->cfg.pairs > TN_VIRTIO_NET_PAIRS_MAX ||
+        (net->cfg.pairs > 1 && cfg->kind >= TN_VM_NET_STREAM))
+        return TN_EINVAL;
+    r = tn_vm_net_open_(net, &net->cfg);
+    if (r < 0)
+        return r;
+    back = tn_vm_net_back_(net);
+    net->pair = (struct tn_virtio_net_pair *)calloc(net->cfg.pairs, sizeof(*net->pair));
+    if (!net->pair)
+        return TN_ESYS;
+    memset(&model, 0, sizeof(model));
+    model.mem = mem;
+    model.queue_size = TN_VM_NET_QUEUE;
+    model.ring_features = ring_features;
+    model.hide = cfg->hide;
+    model.net = back;
+    model.pair = net->pair;
+    model.pairs = net->cfg.pairs;
+    memcpy(model.mac, net->cfg.mac, 6);
+    model.mtu = cfg->mtu;
+    model.link_up = true;
+    model.ctx = net;
+    model.now = tn_vm_net_now_;
+    model.wake = tn_vm_net_later_;
+    model.poll = tn_vm_net_want_;
+    if (tn_vm_net_limited_(&cfg->tx_rate)) {
+        r = tn_rate_init(&net->tx_rate, &cfg->tx_rate, tn_vm_net_now_(NULL));
+        model.tx_rate = &net->tx_rate;
+    }
+    if (r >= 0 && tn_vm_net_limited_(&cfg->rx_rate)) {
+        r = tn_rate_init(&net->rx_rate, &cfg->rx_rate, tn_vm_net_now_(NULL));
+        model.rx_rate = &net->rx_rate;
+    }
+    if (r >= 0)
+        r = tn_virtio_net_init(&net->model, &model);
+    if (r >= 0)
+        r = tn_loop_timer_init(&net->timer, net->loop, tn_vm_net_on_timer_, net);
+    if (r >= 0)
+        r = tn_loop_event_init(&net->wake, net->loop, tn_vm_net_on_wake_, net);
+    for (uint32_t i = 0; r >= 0 && i < net->cfg.pairs; i++) {
+        struct tn_loop_source *source = &net->port[i].source;
+
+        source->fd = back->ops->fd(back->ctx, i);
+        source->fn = tn_vm_net_on_port_;
+        source->ctx = &net->port[i];
+        if (source->fd >= 0)
+            r = tn_loop_add(net->loop, source);
+        if (r < 0)
+            source->fd = -1;
+    }
+    return r;
+}
+
+TN_API int tn_vm_net_init(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg,
+                          uint64_t ring_features, const struct tn_mem *mem, struct tn_loop *loop)
+{
+    int r, saved;
+
+    memset(net, 0, sizeof(*net));
+    net->loop = loop;
+    net->timer.source.fd = net->wake.source.fd = -1;
+    for (uint32_t i = 0; i < TN_VIRTIO_NET_PAIRS_MAX; i++) {
+        net->port[i].net = net;
+        net->port[i].source.fd = -1;
+    }
+    r = tn_vm_net_make_(net, cfg, ring_features, mem);
+    if (r < 0) {
+        saved = errno;
+        tn_vm_net_close(net);
+        errno = saved;
+    }
+    return r;
+}
+
+TN_API void tn_vm_net_quiesce(struct tn_vm_net *net)
+{
+    tn_vm_net_enter_(net);
+    tn_virtio_net_quiesce(&net->model);
+    tn_vm_net_leave_(net);
+}
+
+TN_API void tn_vm_net_wake(struct tn_vm_net *net)
+{
+    tn_vm_net_enter_(net);
+    tn_virtio_net_wake(&net->model);
+    tn_vm_net_leave_(net);
+}
+
+TN_API void tn_vm_net_close(struct tn_vm_net *net)
+{
+    if (!net->loop)
+        return;
+    tn_vm_virtio_close(&net->slot);
+    for (uint32_t i = 0; i < TN_VIRTIO_NET_PAIRS_MAX; i++) {
+        if (net->port[i].source.fd >= 0)
+            (void)tn_loop_remove(net->loop, &net->port[i].source);
+    }
+    tn_loop_event_close(&net->wake);
+    tn_loop_timer_close(&net->timer);
+    tn_vm_net_shut_(net);
+    free(net->pair);
+    free((void *)(uintptr_t)net->cfg.name);
+    net->pair = NULL;
+    net->cfg.name = NULL;
+    net->loop = NULL;
+}
+
+#endif /* TN_DECL_ONLY */
+#ifdef __cplusplus
+}
+#endif
+#endif /* TN_VM_NET_H */
