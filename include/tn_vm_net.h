@@ -176,16 +176,39 @@ static inline uint64_t tn_vm_net_now_(void *ctx)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Polls for what the device wants. On the loop's thread, with the lock. */
+static inline const struct tn_net *tn_vm_net_back_(const struct tn_vm_net *net)
+{
+    return net->cfg.kind == TN_VM_NET_STREAM ? &net->back.stream.net
+           : net->cfg.kind == TN_VM_NET_PAIR ? &net->back.pair.net
+                                             : &net->back.tap.net;
+}
+
+/*
+ * Polls for what the device wants; a pair's descriptor comes and goes as pairs are switched on and
+ * off. On the loop's thread, with the lock.
+ */
 static inline void tn_vm_net_poll_(struct tn_vm_net *net)
 {
-    for (uint32_t i = 0; i < TN_VIRTIO_NET_PAIRS_MAX; i++) {
+    const struct tn_net *back = tn_vm_net_back_(net);
+
+    for (uint32_t i = 0; i < net->cfg.pairs; i++) {
         struct tn_vm_net_port *port = &net->port[i];
+        struct tn_loop_source *source = &port->source;
         uint32_t events =
             (port->readable ? (uint32_t)EPOLLIN : 0) | (port->writable ? (uint32_t)EPOLLOUT : 0);
+        int fd = back->ops->fd(back->ctx, i);
 
-        if (port->source.fd >= 0 && events != port->source.events)
-            (void)tn_loop_mod(net->loop, &port->source, events);
+        if (fd == source->fd) {
+            if (fd >= 0 && events != source->events)
+                (void)tn_loop_mod(net->loop, source, events);
+            continue;
+        }
+        if (source->fd >= 0)
+            (void)tn_loop_remove(net->loop, source);
+        source->fd = fd;
+        source->events = events;
+        if (fd >= 0 && tn_loop_add(net->loop, source) < 0)
+            source->fd = -1;
     }
 }
 
@@ -283,13 +306,6 @@ static inline int tn_vm_net_open_(struct tn_vm_net *net, const struct tn_vm_net_
     return r;
 }
 
-static inline const struct tn_net *tn_vm_net_back_(const struct tn_vm_net *net)
-{
-    return net->cfg.kind == TN_VM_NET_STREAM ? &net->back.stream.net
-           : net->cfg.kind == TN_VM_NET_PAIR ? &net->back.pair.net
-                                             : &net->back.tap.net;
-}
-
 static inline void tn_vm_net_shut_(struct tn_vm_net *net)
 {
     if (!net->opened)
@@ -327,7 +343,6 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
                                   uint64_t ring_features, const struct tn_mem *mem)
 {
     struct tn_virtio_net_cfg model;
-    const struct tn_net *back;
     int r;
 
     net->cfg = *cfg;
@@ -341,7 +356,6 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
     r = tn_vm_net_open_(net, &net->cfg);
     if (r < 0)
         return r;
-    back = tn_vm_net_back_(net);
     net->pair = (struct tn_virtio_net_pair *)calloc(net->cfg.pairs, sizeof(*net->pair));
     if (!net->pair)
         return TN_ESYS;
@@ -350,7 +364,7 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
     model.queue_size = TN_VM_NET_QUEUE;
     model.ring_features = ring_features;
     model.hide = cfg->hide;
-    model.net = back;
+    model.net = tn_vm_net_back_(net);
     model.pair = net->pair;
     model.pairs = net->cfg.pairs;
     memcpy(model.mac, net->cfg.mac, 6);
@@ -374,17 +388,6 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
         r = tn_loop_timer_init(&net->timer, net->loop, tn_vm_net_on_timer_, net);
     if (r >= 0)
         r = tn_loop_event_init(&net->wake, net->loop, tn_vm_net_on_wake_, net);
-    for (uint32_t i = 0; r >= 0 && i < net->cfg.pairs; i++) {
-        struct tn_loop_source *source = &net->port[i].source;
-
-        source->fd = back->ops->fd(back->ctx, i);
-        source->fn = tn_vm_net_on_port_;
-        source->ctx = &net->port[i];
-        if (source->fd >= 0)
-            r = tn_loop_add(net->loop, source);
-        if (r < 0)
-            source->fd = -1;
-    }
     return r;
 }
 
@@ -399,6 +402,8 @@ TN_API int tn_vm_net_init(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg
     for (uint32_t i = 0; i < TN_VIRTIO_NET_PAIRS_MAX; i++) {
         net->port[i].net = net;
         net->port[i].source.fd = -1;
+        net->port[i].source.fn = tn_vm_net_on_port_;
+        net->port[i].source.ctx = &net->port[i];
     }
     r = tn_vm_net_make_(net, cfg, ring_features, mem);
     if (r < 0) {
