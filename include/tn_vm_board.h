@@ -149,7 +149,7 @@ struct tn_vm_net_cfg {
     const char *name;           /* the interface, or the socket's path; NULL: fd */
     int fd;                     /* of a socket; the machine's after tn_vm_init */
     uint32_t pairs;             /* of queues, of a TAP; 0: 1 */
-    uint8_t mac[6];             /* all 0: one is made up */
+    uint8_t mac[6];             /* all 0: a macvtap's own; else one is made up */
     uint16_t mtu;               /* bytes that the guest is told; 0: none */
     uint64_t hide;              /* features not to offer: TN_VIRTIO_NET_F_* */
     struct tn_rate_cfg tx_rate; /* of what the guest sends, in bytes and frames; all 0: no limit */

@@ -89,9 +89,11 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include <net/if.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -326,12 +328,25 @@ static inline bool tn_vm_net_limited_(const struct tn_rate_cfg *rate)
     return rate->bytes_per_s || rate->bytes_burst || rate->ops_per_s || rate->ops_burst;
 }
 
-/* A station's address that nobody has by birth: the second lowest bit of its first byte is set. */
-static inline int tn_vm_net_mac_(uint8_t mac[6])
+/*
+ * The address of a device that was given none: a macvtap's own, since it gets no frames for others;
+ * else one that nobody has by birth, with the second lowest bit of its first byte set.
+ */
+static inline int tn_vm_net_mac_(struct tn_vm_net *net)
 {
+    uint8_t *mac = net->cfg.mac;
+    struct ifreq own;
+
     for (int i = 0; i < 6; i++) {
         if (mac[i] != 0)
             return TN_OK;
+    }
+    if (net->cfg.kind == TN_VM_NET_MACVTAP) {
+        memset(&own, 0, sizeof(own));
+        if (ioctl(net->back.tap.fd[0], SIOCGIFHWADDR, &own) < 0)
+            return TN_ESYS;
+        memcpy(mac, own.ifr_hwaddr.sa_data, 6);
+        return TN_OK;
     }
     if (getrandom(mac, 6, 0) != 6)
         return TN_ESYS;
@@ -348,12 +363,14 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
     net->cfg = *cfg;
     net->cfg.pairs = cfg->pairs ? cfg->pairs : 1;
     net->cfg.name = cfg->name ? strdup(cfg->name) : NULL;
-    if ((cfg->name && !net->cfg.name) || tn_vm_net_mac_(net->cfg.mac) < 0)
+    if (cfg->name && !net->cfg.name)
         return TN_ESYS;
     if (net->cfg.pairs > TN_VIRTIO_NET_PAIRS_MAX ||
         (net->cfg.pairs > 1 && cfg->kind >= TN_VM_NET_STREAM))
         return TN_EINVAL;
     r = tn_vm_net_open_(net, &net->cfg);
+    if (r >= 0)
+        r = tn_vm_net_mac_(net);
     if (r < 0)
         return r;
     net->pair = (struct tn_virtio_net_pair *)calloc(net->cfg.pairs, sizeof(*net->pair));

@@ -425,7 +425,7 @@ static inline int tn_vm_state_restore_net_(struct tn_vm_net *net,
     return r;
 }
 
-/* Its connections are gone; the guest is told so, and of the CID that it has now. */
+/* Its connections are gone; the guest is told so when it is woken. */
 static inline int tn_vm_state_restore_vsock_(struct tn_vm_vsock *vsock,
                                              const struct tn_vm_vsock_saved *from)
 {
@@ -435,8 +435,17 @@ static inline int tn_vm_state_restore_vsock_(struct tn_vm_vsock *vsock,
     r = tn_virtio_vsock_restore(&vsock->model, &from->model);
     if (r >= 0)
         r = tn_vm_state_restore_slot_(&vsock->slot, &from->mmio);
-    if (r >= 0)
-        r = tn_virtio_vsock_set_cid(&vsock->model, vsock->cfg.cid);
+    pthread_mutex_unlock(&vsock->slot.lock);
+    return r;
+}
+
+/* The CID that it has now: the guest is told at once, which is only heard with the chips' state. */
+static inline int tn_vm_state_cid_(struct tn_vm_vsock *vsock)
+{
+    int r;
+
+    pthread_mutex_lock(&vsock->slot.lock);
+    r = tn_virtio_vsock_set_cid(&vsock->model, vsock->cfg.cid);
     pthread_mutex_unlock(&vsock->slot.lock);
     return r;
 }
@@ -536,7 +545,9 @@ TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
         if (r >= 0 && tn_vm_state_kvmclock_(&s->cpu[i]))
             r = tn_kvm_x86_vcpu_was_paused(&vm->cpu[i].vcpu);
     }
-    return r < 0 ? r : tn_kvm_x86_vm_restore(&vm->kvm_vm, &s->chips);
+    if (r >= 0)
+        r = tn_kvm_x86_vm_restore(&vm->kvm_vm, &s->chips);
+    return r >= 0 && s->vsock ? tn_vm_state_cid_(vm->devices.vsock) : r;
 }
 
 /* ---- to and from sections ---- */

@@ -37,7 +37,7 @@ static const char help[] =
     "  --rng             an entropy source, /dev/hwrng\n"
     "  --net HOW[,...]   a network device; repeatable. HOW is tap=NAME (made if missing),\n"
     "                    macvtap=NAME, or passt=PATH, the Unix socket of a running passt\n"
-    "       ,mac=ADDRESS   xx:xx:xx:xx:xx:xx; default: one at random\n"
+    "       ,mac=ADDRESS   xx:xx:xx:xx:xx:xx; default: the macvtap's, or one at random\n"
     "       ,mtu=N         what the guest is told, 68 to 65535 bytes\n"
     "       ,queues=N      queue pairs of a TAP, 1 to 7; default: 1\n"
     "       ,rate=SIZE     bytes a second at most, each way\n"

@@ -20,7 +20,7 @@
 #define WARM_UP   20
 #define LIVE      2000
 #define MANY      10000
-#define GROW      300 /* seconds that the way from LIVE to MANY may take */
+#define GROW      400 /* seconds that the way from LIVE to MANY may take */
 #define PROCESSES 50
 #define CURVE     100 /* samples of each kind at each point of the plot */
 
