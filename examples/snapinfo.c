@@ -31,6 +31,9 @@ static const char *section_name(uint32_t type)
     } names[] = {
         {TN_VM_SEC_MACHINE, "machine"},
         {TN_VM_SEC_DISK, "disk"},
+        {TN_VM_SEC_NET, "net"},
+        {TN_VM_SEC_VSOCK, "vsock"},
+        {TN_VM_SEC_BALLOON, "balloon"},
         {TN_VM_SEC_TIME, "time"},
         {TN_VM_SEC_VCPU_CPUID, "vCPU CPUID"},
         {TN_VM_SEC_VCPU_SREGS, "vCPU segments"},
@@ -53,6 +56,9 @@ static const char *section_name(uint32_t type)
         {TN_VM_SEC_VIRTIO_BLK, "virtio-blk"},
         {TN_VM_SEC_VIRTIO_CONSOLE, "virtio-console"},
         {TN_VM_SEC_VIRTIO_RNG, "virtio-rng"},
+        {TN_VM_SEC_VIRTIO_NET, "virtio-net"},
+        {TN_VM_SEC_VIRTIO_VSOCK, "virtio-vsock"},
+        {TN_VM_SEC_VIRTIO_BALLOON, "virtio-balloon"},
         {TN_VM_SEC_RATE, "rate"},
         {TN_VM_SEC_OVERLAY, "overlay"},
         {TN_VM_SEC_DIFF, "diff"},
@@ -129,6 +135,47 @@ static void print_disks(const struct tn_vm_state *s)
         printf("%s%s%s\n", disk->read_only ? ", read-only" : "", disk->overlaid ? ", overlay" : "",
                disk->read_only || disk->overlaid ? "" : ", written in place: it cannot be cloned");
     }
+}
+
+static void print_nets(const struct tn_vm_state *s)
+{
+    static const char *const kinds[] = {"TAP", "macvtap", "stream", "pair"};
+
+    for (uint32_t i = 0; i < s->nets; i++) {
+        const struct tn_vm_net_record *net = &s->net[i].record;
+
+        printf("net %-5" PRIu32 " ", i);
+        for (size_t k = 0; k < sizeof(net->mac); k++)
+            printf("%s%02x", k ? ":" : "", net->mac[k]);
+        if (net->kind < sizeof(kinds) / sizeof(kinds[0]))
+            printf(", %s", kinds[net->kind]);
+        else
+            printf(", of kind %" PRIu32 ", which there is not", net->kind);
+        putchar(*net->name ? ' ' : ',');
+        print_text(*net->name ? net->name : " given open: to be given again");
+        if (net->pairs > 1)
+            printf(", %" PRIu32 " pairs of queues", net->pairs);
+        if (net->mtu)
+            printf(", MTU %" PRIu16, net->mtu);
+        printf("\n");
+    }
+}
+
+static void print_sockets(const struct tn_vm_state *s)
+{
+    if (!s->vsock)
+        return;
+    printf("sockets   CID %" PRIu32 ", ", s->vsock->record.cid);
+    print_text(s->vsock->record.path);
+    printf(", %" PRIu32 " connections at most\n", s->vsock->record.conns);
+}
+
+static void print_balloon(const struct tn_vm_state *s)
+{
+    if (!s->balloon)
+        return;
+    printf("balloon   %" PRIu64 " bytes, to be %" PRIu64 "\n",
+           (uint64_t)s->balloon->model.actual * TN_VIRTIO_BALLOON_PAGE, s->balloon->record.size);
 }
 
 /* How many bytes of a file are not holes. */
@@ -211,6 +258,9 @@ static int print_state(const struct tn_vm_image *image, const struct options *o)
                snap.keyed ? ", signed with the key" : "");
         print_machine(&image->state);
         print_disks(&image->state);
+        print_nets(&image->state);
+        print_sockets(&image->state);
+        print_balloon(&image->state);
         print_memory(image);
         print_sections(&snap);
     }

@@ -5,7 +5,7 @@
 #include <sys/mount.h>
 
 #include "snap_forge.h"
-#include "vm_clone.h"
+#include "vm_wired.h"
 
 #define PAGES_OF_RAM (RAM / TN_VM_IMAGE_PAGE)
 #define GENID_PAGE   (TN_VM_X86_GENID_GPA / TN_VM_IMAGE_PAGE)
@@ -838,6 +838,200 @@ static void overlay_of_others(void **state)
     unlink(disk.overlay);
 }
 
+/* ---- networks, sockets, a balloon ---- */
+
+/* A machine that never runs: the test is its guest. */
+static void make_wired(struct wires *w, struct drivers *g)
+{
+    struct tn_vm_cfg cfg;
+
+    wires_open(w);
+    describe_wired(&cfg, &con, "wait", w, name_of("sock"));
+    cfg.track_dirty = true;
+    assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
+    drivers_up(g, &vm, w);
+}
+
+static void through_a_directory(void **state)
+{
+    const struct tn_vm_state *s = &image.state;
+    struct drivers g, then, again;
+    struct wires wires, own_wires;
+    struct tn_vm_image_cfg from;
+    struct tn_vm_clone_cfg cfg;
+    int files;
+
+    (void)state;
+    NEED_KVM();
+    make_wired(&wires, &g);
+    write_dir(0, false);
+    drivers_clone(&then, &g, &vm);
+    same_memory(0);
+    drivers_go_on(&g, &wires, name_of("sock")); /* the machine has not noticed anything */
+    write_dir(1, true);
+    same_memory(1);
+    tn_vm_close(&vm);
+    assert_false(listens(name_of("sock")));
+    files = count_files();
+    wires_close(&wires, false);
+    memset(&from, 0, sizeof(from));
+    from.dir = d(0);
+    for (uint32_t how = 0; how < 3; how++) {
+        from.lazy = how == TN_VM_MEMORY_LAZY;
+        assert_int_equal(tn_vm_image_open(&image, &kvm, &from), 0);
+        assert_int_equal(s->nets, WIRES);
+        for (uint32_t i = 0; i < WIRES; i++) {
+            const struct tn_vm_net_record *r = &s->net[i].record;
+
+            assert_int_equal(r->kind, i == STREAM ? TN_VM_NET_STREAM : TN_VM_NET_PAIR);
+            assert_int_equal(r->pairs, 1);
+            assert_int_equal(r->mac[5], i);
+            assert_int_equal(r->mtu, 1400 + i);
+            assert_int_equal(r->hide, i == 1 ? TN_VIRTIO_NET_F_MRG_RXBUF : 0);
+            assert_int_equal(r->tx_rate.bytes_per_s, i == 0 ? 1u << 30 : 0);
+            assert_int_equal(r->rx_rate.ops_per_s, i == 0 ? 1u << 30 : 0);
+            assert_string_equal(r->name, "");
+        }
+        assert_int_equal(s->vsock->record.cid, 42);
+        assert_int_equal(s->vsock->record.conns, 100);
+        assert_string_equal(s->vsock->record.path, name_of("sock"));
+        assert_int_equal(s->balloon->record.size, 3 * PAGE);
+        wires_open(&own_wires);
+        own(&cfg, &con);
+        cfg.net = own_wires.net;
+        cfg.nets = WIRES;
+        cfg.memory = how;
+        assert_int_equal(tn_vm_restore(&other, &kvm, &loop, &image, &cfg), 0);
+        assert_true(listens(name_of("sock")));
+        assert_int_equal(cid_of(&other), 42);
+        for (uint32_t i = 0; i < WIRES; i++) {
+            const struct tn_vm_net_cfg *c = &other.devices.net[i].cfg;
+
+            assert_int_equal(c->tx_rate.bytes_per_s, i == 0 ? 1u << 30 : 0);
+            assert_int_equal(c->rx_rate.ops_per_s, i == 0 ? 1u << 30 : 0);
+            assert_int_equal(c->hide, i == 1 ? TN_VIRTIO_NET_F_MRG_RXBUF : 0);
+        }
+        assert_int_equal(other.devices.vsock->cfg.conns, 100);
+        drivers_clone(&again, &then, &other);
+        drivers_go_on(&again, &own_wires, name_of("sock"));
+        tn_vm_close(&other);
+        drivers_free(&again);
+        tn_vm_image_close(&image);
+        wires_close(&own_wires, false);
+        assert_int_equal(count_files(), files);
+    }
+    drivers_free(&then);
+    drivers_free(&g);
+}
+
+static void fill(struct tn_vm *m, uint32_t n, int byte)
+{
+    uint8_t page[PAGE];
+
+    memset(page, byte, PAGE);
+    assert_int_equal(tn_mem_write(&m->mem, SPARE + n * PAGE, page, PAGE), 0);
+}
+
+/* The byte that fills a spare page. */
+static int filled(struct tn_vm *m, uint32_t n)
+{
+    const uint8_t *p = m->ram.ptr + SPARE + n * PAGE;
+
+    return memcmp(p, p + 1, PAGE - 1) == 0 ? *p : -1;
+}
+
+/* The guest has no use for a spare page. */
+static void report(struct wd *g, uint32_t n)
+{
+    const struct vqd_buf buf = {SPARE + n * PAGE, PAGE, true};
+
+    assert_true(vd_add(&g->d, 3, &buf, 1) >= 0);
+    tn_mem_mark(&g->vm->mem, RINGS + AREA * g->at, BUFFER);
+    vd_kick(&g->d, 3);
+    (void)wd_answer(g, 3);
+}
+
+/* What was given back is other than before, and diffs have it; whatever memory the pages are of. */
+static void diffs_of_what_a_balloon_took(void **state)
+{
+    static const int is[3][6] = {/* -1: what the clone wrote */
+                                 [TN_VM_MEMORY_MAP] = {0xaa, -1, -1, -1, 0xaa, 0xaa},
+                                 [TN_VM_MEMORY_LAZY] = {-1, -1, -1, -1, 0xaa, 0xaa},
+                                 [TN_VM_MEMORY_COPY] = {0, 0, -1, -1, 0, 0}};
+    struct wires wires, own_wires;
+    struct wd *balloon, then, again;
+    struct tn_vm_image_cfg from;
+    struct tn_vm_clone_cfg cfg;
+    struct tn_vm_image keep;
+    struct drivers g;
+    int at = 2;
+
+    (void)state;
+    NEED_KVM();
+    make_wired(&wires, &g);
+    balloon = &g.at[AT_BALLOON];
+    for (uint32_t n = 10; n < 20; n++)
+        fill(&vm, n, 0xaa);
+    write_dir(0, false);
+    inflate(balloon, 10);
+    report(balloon, 11);
+    assert_int_equal(filled(&vm, 10), 0);
+    assert_int_equal(filled(&vm, 11), 0);
+    assert_int_equal(filled(&vm, 12), 0xaa);
+    write_dir(1, true);
+    wd_clone(&then, balloon, &vm);
+    same_memory(1);
+    assert_int_equal(try_open(d(1), NULL, true), 0);
+    assert_true(has_page(SPARE / PAGE + 10) && has_page(SPARE / PAGE + 11));
+    assert_false(has_page(SPARE / PAGE + 12));
+    tn_vm_image_close(&image);
+    tn_vm_close(&vm);
+    wires_close(&wires, false);
+    memset(&from, 0, sizeof(from));
+    from.dir = d(1);
+    for (uint32_t how = 0; how < 3; how++) {
+        int byte = 0xb0 + (int)how;
+
+        from.lazy = how == TN_VM_MEMORY_LAZY;
+        assert_int_equal(tn_vm_image_open(&keep, &kvm, &from), 0);
+        wires_open(&own_wires);
+        own(&cfg, &con);
+        cfg.net = own_wires.net;
+        cfg.nets = WIRES;
+        cfg.vsock.path = name_of("own");
+        cfg.memory = how;
+        cfg.track_dirty = true;
+        assert_int_equal(tn_vm_fork(&vm, &kvm, &loop, &keep, &cfg), 0);
+        wd_clone(&again, &then, &vm);
+        for (uint32_t n = 12; n < 16; n++)
+            fill(&vm, n, byte);
+        write_dir(at, true);
+        same_memory(at++);
+        inflate(&again, 12);
+        report(&again, 13);
+        inflate(&again, 16); /* nobody wrote it here */
+        report(&again, 17);
+        /* Of a view the file's bytes come back, but not where the guest counts on zeroes. */
+        for (uint32_t n = 0; n < 6; n++)
+            assert_int_equal(filled(&vm, 12 + n), is[how][n] >= 0 ? is[how][n] : byte);
+        write_dir(at, true);
+        same_memory(at++);
+        if (how == TN_VM_MEMORY_MAP) { /* all of it comes back */
+            assert_int_equal(tn_vm_reset(&vm), 0);
+            for (uint32_t n = 10; n < 20; n++)
+                assert_int_equal(filled(&vm, n), n < 12 ? 0 : 0xaa);
+            write_dir(at, true);
+            same_memory(at++);
+        }
+        vd_free(&again.d);
+        tn_vm_close(&vm);
+        wires_close(&own_wires, false);
+        tn_vm_image_close(&keep);
+    }
+    vd_free(&then.d);
+    drivers_free(&g);
+}
+
 /* ---- keys, hosts ---- */
 
 static void keys(void **state)
@@ -970,6 +1164,8 @@ int main(void)
         CASE(state_of_others),
         CASE(forged_runs),
         CASE(overlay_of_others),
+        CASE(through_a_directory),
+        CASE(diffs_of_what_a_balloon_took),
         CASE(keys),
         CASE(this_host_lacks),
         CASE(diffs_have_what_changed),

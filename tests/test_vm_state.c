@@ -2,7 +2,7 @@
 #include "tn_vm_state.h"
 
 #include "snap_forge.h"
-#include "vm_clone.h"
+#include "vm_wired.h"
 
 /* ---- how much is asked of the heap ---- */
 
@@ -86,7 +86,8 @@ static uint8_t *file_of_state(const struct tn_vm_state *s, size_t *len)
     tn_snap_begin(&w, buf, cap);
     tn_vm_state_build(s, &w);
     n = tn_snap_finish(&w, NULL, NULL);
-    assert_true(n > 0);
+    if (n <= 0)
+        fail_msg("a state that can't be written: %d", w.err);
     *len = (size_t)n;
     return buf;
 }
@@ -144,9 +145,31 @@ static void same_files(const char *what, const uint8_t *a, size_t a_len, const u
 
 /* ---- save -> restore -> save ---- */
 
+/* Fails where the memory of two directories differs. */
+static void same_memories(const char *what, const char *a, const char *b)
+{
+    const char *const from[] = {a, b};
+    uint8_t *bytes[2];
+    size_t len[2];
+
+    for (int i = 0; i < 2; i++) {
+        char path[200];
+
+        snprintf(path, sizeof(path), "%s/memory", from[i]);
+        bytes[i] = slurp(path, &len[i]);
+        assert_int_equal(len[i], RAM);
+    }
+    for (size_t i = 0; i < RAM; i++) {
+        if (bytes[0][i] != bytes[1][i])
+            fail_msg("%s: memory differs at %#zx: %#x is %#x", what, i, bytes[0][i], bytes[1][i]);
+    }
+    free(bytes[0]);
+    free(bytes[1]);
+}
+
 /* Pauses, saves, restores, saves again, and lets the second machine go on to its end. */
-static void save_restore_save(const char *what, const struct tn_vm_disk_cfg *row, bool timers,
-                              const char *then)
+static void save_restore_save(const char *what, const struct tn_vm_disk_cfg *row,
+                              const struct wires *wires, bool timers, const char *then)
 {
     const char *first = name_of("first"), *second = name_of("second");
     struct tn_vm_snapshot_cfg to;
@@ -177,6 +200,8 @@ static void save_restore_save(const char *what, const struct tn_vm_disk_cfg *row
     cfg.stopped = true;
     cfg.disk = row;
     cfg.disks = row ? 1 : 0;
+    cfg.net = wires ? wires->net : NULL;
+    cfg.nets = wires ? WIRES : 0;
     assert_int_equal(tn_vm_restore(&other, &kvm, &loop, &image, &cfg), 0);
     to.dir = second;
     assert_int_equal(tn_vm_snapshot(&other, &to), 0);
@@ -184,6 +209,8 @@ static void save_restore_save(const char *what, const struct tn_vm_disk_cfg *row
         snprintf(path, sizeof(path), "%s/state", i ? second : first);
         file[i] = slurp(path, &len[i]);
     }
+    if (!timers)
+        same_memories(what, first, second);
     same_files(what, file[0], len[0], file[1], len[1], timers);
     free(file[0]);
     free(file[1]);
@@ -213,7 +240,7 @@ static void same_bytes_at_rest(void **state)
         hear(&vm, &loop, &con, 0, "ready\n");
         if (i % 2) /* keys that nobody reads */
             assert_int_equal(tn_vm_shutdown(&vm), 0);
-        save_restore_save(words[i], NULL, false, "q");
+        save_restore_save(words[i], NULL, NULL, false, "q");
     }
 }
 
@@ -258,7 +285,7 @@ static void same_bytes_but_for_timers(void **state)
         con_cut(&con, 0);
         boot(&vm, &loop, &con, cpus == 1 ? "stream 1 40" : "stream 4 40", cpus, false);
         hear(&vm, &loop, &con, 0, "000014 ");
-        save_restore_save("stream", NULL, true, NULL);
+        save_restore_save("stream", NULL, NULL, true, NULL);
         assert_non_null(strstr(con.seen, "\ndone\n"));
     }
 }
@@ -290,7 +317,7 @@ static void same_bytes_of_devices(void **state)
         assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
         assert_int_equal(tn_vm_start(&vm), 0);
         hear(&vm, &loop, &con, 0, "io\n..");
-        save_restore_save("io", &disk, false, "x");
+        save_restore_save("io", &disk, NULL, false, "x");
         assert_non_null(strstr(con.seen, "\ndone\n"));
         unlink(disk.overlay);
     }
@@ -337,9 +364,42 @@ static void same_bytes_of_devices_that_wait(void **state)
     (void)state;
     NEED_KVM();
     wait_for_the_disk(&disk);
-    save_restore_save("all", &disk, true, NULL);
+    save_restore_save("all", &disk, NULL, true, NULL);
     assert_non_null(strstr(con.seen, "all 3\n"));
     unlink(disk.overlay);
+}
+
+/* Networks, sockets and a balloon; the far ends of the networks are others' afterwards. */
+static void same_bytes_of_the_world_outside(void **state)
+{
+    struct wires wires, again;
+    struct drivers g;
+    struct tn_vm_cfg cfg;
+
+    (void)state;
+    NEED_KVM();
+    for (int packed = 0; packed < 2; packed++) {
+        con_cut(&con, 0);
+        wires_open(&wires);
+        wires_open(&again);
+        describe_wired(&cfg, &con, "echo", &wires, name_of("sock"));
+        cfg.packed = packed;
+        assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
+        assert_int_equal(tn_vm_start(&vm), 0);
+        hear(&vm, &loop, &con, 0, "ready\n");
+        drivers_up(&g, &vm, &wires);
+        assert_int_equal(g.at[0].d.q[0].packed, packed);
+        /* As after a restore: connections are gone, and there is no buffer to say so. */
+        pthread_mutex_lock(&vm.devices.vsock->slot.lock);
+        assert_int_equal(tn_virtio_vsock_set_cid(&vm.devices.vsock->model, 43), 0);
+        assert_int_equal(tn_virtio_vsock_set_cid(&vm.devices.vsock->model, 42), 0);
+        pthread_mutex_unlock(&vm.devices.vsock->slot.lock);
+        save_restore_save("world outside", NULL, &again, false, "q");
+        assert_false(listens(cfg.vsock.path));
+        drivers_free(&g);
+        wires_close(&wires, false);
+        wires_close(&again, false);
+    }
 }
 
 /* The machine that was saved goes on with what waited. */
@@ -434,10 +494,12 @@ static void another_make(void **state)
     assert_int_equal(tn_vm_pause(&vm), 0);
     assert_int_equal(tn_vm_state_save(&s, &vm), 0);
     tn_vm_close(&vm);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 8; i++) {
         struct tn_vm_disk_cfg disk;
+        struct wires wires;
 
         memset(&disk, 0, sizeof(disk));
+        wires_open(&wires);
         disk.path = file_of("base", 4096, 0);
         describe(&cfg, &con, "wait", i == 0 ? 2 : 1);
         cfg.memory += i == 1 ? 4096 : 0;
@@ -445,12 +507,45 @@ static void another_make(void **state)
         cfg.disks = i == 2 ? 1 : 0;
         cfg.rng = i == 3;
         cfg.virtio_console = i == 4;
+        cfg.net = wires.net;
+        cfg.nets = i == 5 ? 1 : 0;
+        cfg.vsock.cid = i == 6 ? 3 : 0;
+        cfg.vsock.path = name_of("sock");
+        cfg.balloon = i == 7;
         assert_int_equal(tn_vm_init(&other, &kvm, &loop, &cfg), 0);
         assert_int_equal(tn_vm_state_restore(&other, &s, TN_KVM_X86_TIME_STOPPED), TN_EINVAL);
         tn_vm_close(&other);
+        wires_close(&wires, true);
     }
     tn_vm_state_close(&s);
     tn_vm_state_close(&s); /* nothing */
+}
+
+/* And one of a machine with all of them, where one of each kind is missing. */
+static void one_is_missing(void **state)
+{
+    struct tn_vm_state s;
+    struct tn_vm_cfg cfg;
+
+    (void)state;
+    NEED_KVM();
+    for (int i = -1; i < 3; i++) {
+        struct wires wires;
+
+        wires_open(&wires);
+        describe_wired(&cfg, &con, "wait", &wires, name_of("sock"));
+        cfg.nets -= i == 0;
+        cfg.vsock.cid = i == 1 ? 0 : 42;
+        cfg.balloon = i != 2;
+        assert_int_equal(tn_vm_init(&other, &kvm, &loop, &cfg), 0);
+        if (i < 0)
+            assert_int_equal(tn_vm_state_save(&s, &other), 0);
+        else
+            assert_int_equal(tn_vm_state_restore(&other, &s, TN_KVM_X86_TIME_STOPPED), TN_EINVAL);
+        tn_vm_close(&other);
+        wires_close(&wires, true);
+    }
+    tn_vm_state_close(&s);
 }
 
 /* ---- tampering ---- */
@@ -462,12 +557,17 @@ static size_t golden_len;
 static void make_golden(bool devices)
 {
     struct tn_vm_disk_cfg disk;
+    struct wires wires;
     struct tn_vm_cfg cfg;
 
     memset(&disk, 0, sizeof(disk));
     disk.path = file_of("base", 65536, 0);
     disk.read_only = true;
-    describe(&cfg, &con, devices ? "wait" : "stream 1 100000", 1);
+    wires_open(&wires);
+    if (devices)
+        describe_wired(&cfg, &con, "wait", &wires, name_of("sock"));
+    else
+        describe(&cfg, &con, "stream 1 100000", 1);
     if (devices) {
         cfg.disk = &disk;
         cfg.disks = 1;
@@ -479,6 +579,7 @@ static void make_golden(bool devices)
     assert_int_equal(tn_vm_pause(&vm), 0);
     assert_int_equal(tn_vm_image_take(&image, &vm, NULL), 0);
     tn_vm_close(&vm);
+    wires_close(&wires, true);
     golden = file_of_state(&image.state, &golden_len);
 }
 
@@ -493,7 +594,7 @@ static void refused(const uint8_t *bytes, size_t len, const char *what, size_t a
     r = parse(&s, exact, len);
     if (r >= 0)
         fail_msg("%s at %zu of %zu: accepted", what, at, len);
-    if (s.cpu || s.disk || s.xsave)
+    if (s.cpu || s.disk || s.xsave || s.net || s.vsock || s.balloon)
         fail_msg("%s at %zu: not closed", what, at);
     if (heap > 4 * len + 65536)
         fail_msg("%s at %zu: %zu bytes of heap for %zu", what, at, heap, len);
@@ -570,7 +671,7 @@ static size_t arrange(uint8_t *out, const struct part *part, const size_t *order
 
 static void sections_elsewhere(void **state)
 {
-    struct part part[128];
+    struct part part[160];
     size_t order[129] = {0}, n, len;
     struct tn_vm_state s;
     uint8_t *out;
@@ -717,7 +818,7 @@ static void forged_states_harm_nobody(void **state)
 {
     uint64_t seed = asked("TENON_SEED", 0xf0), rounds = is_long() ? 40000 : 1000;
     unsigned parsed = 0, ran = 0, made = 0;
-    struct part part[128];
+    struct part part[160];
     uint8_t *bytes;
     size_t n;
 
@@ -768,16 +869,359 @@ static void forged_states_harm_nobody(void **state)
     free(golden);
 }
 
+/* ---- networks, sockets and balloons that no save writes ---- */
+
+/* The fields that a hostile state may have; value is put where the row says. */
+enum field {
+    NET_KIND,
+    NET_PAIRS,
+    NET_MAC,
+    NET_MTU,
+    NET_NAME, /* a long one */
+    NET_RATE,
+    NET_ACTIVE,
+    NET_UNI,
+    NET_MODE,
+    NET_FEATURES,
+    NET_QUEUES,
+    NET_MMIO, /* no field of it is checked: any value is fine */
+    VSOCK_CID,
+    VSOCK_CONNS,
+    VSOCK_PATH,
+    VSOCK_LONG,
+    VSOCK_MODEL,
+    VSOCK_ID,
+    BALLOON_SIZE,
+    BALLOON_PAGES,
+    BALLOON_OFF,
+    BALLOON_ID
+};
+
+static void forge_field(struct tn_vm_state *s, enum field field, uint64_t value)
+{
+    struct tn_vm_net_saved *net = &s->net[1];
+
+    switch (field) {
+    case NET_KIND:
+        net->record.kind = (uint32_t)value;
+        break;
+    case NET_PAIRS:
+        net->record.pairs = (uint32_t)value;
+        break;
+    case NET_MAC:
+        net->record.mac[0] = (uint8_t)value;
+        break;
+    case NET_MTU:
+        net->record.mtu = (uint16_t)value;
+        break;
+    case NET_NAME:
+        memset(net->record.name, '/', value);
+        break;
+    case NET_RATE:
+        net->record.rx_rate.ops_burst = value;
+        break;
+    case NET_ACTIVE:
+        net->model.active = (uint16_t)value;
+        break;
+    case NET_UNI:
+        net->model.uni = (uint8_t)value;
+        break;
+    case NET_MODE:
+        net->model.mode = (uint8_t)value;
+        break;
+    case NET_FEATURES:
+        net->model.virtio.features |= value;
+        net->model.virtio.status =
+            TN_VIRTIO_S_ACKNOWLEDGE | TN_VIRTIO_S_DRIVER | TN_VIRTIO_S_FEATURES_OK;
+        break;
+    case NET_QUEUES:
+        net->model.virtio.queues = (uint32_t)value;
+        break;
+    case NET_MMIO:
+        net->mmio.queue_sel = net->mmio.device_features_sel = (uint32_t)value;
+        break;
+    case VSOCK_CID:
+        s->vsock->record.cid = (uint32_t)value;
+        break;
+    case VSOCK_CONNS:
+        s->vsock->record.conns = (uint32_t)value;
+        break;
+    case VSOCK_PATH:
+        s->vsock->record.path[0] = 0;
+        break;
+    case VSOCK_LONG:
+        memset(s->vsock->record.path, '/', value);
+        break;
+    case VSOCK_MODEL:
+        s->vsock->model.guest_cid = value;
+        break;
+    case VSOCK_ID:
+        s->vsock->model.virtio.device_id = (uint32_t)value;
+        break;
+    case BALLOON_SIZE:
+        s->balloon->record.size = value;
+        break;
+    case BALLOON_PAGES:
+        s->balloon->model.num_pages = (uint32_t)value;
+        break;
+    case BALLOON_OFF:
+        s->balloon->model.off[0] = (uint32_t)value;
+        break;
+    default:
+        s->balloon->model.virtio.device_id = (uint32_t)value;
+        break;
+    }
+}
+
+/* Takes the machine's state through a file, with one field as somebody else would have it. */
+static struct tn_vm_state forged(enum field field, uint64_t value)
+{
+    struct tn_vm_state s, out;
+    uint8_t *bytes;
+    size_t len;
+
+    assert_int_equal(parse(&s, golden, golden_len), 0);
+    forge_field(&s, field, value);
+    bytes = file_of_state(&s, &len);
+    assert_int_equal(parse(&out, bytes, len), 0);
+    free(bytes);
+    out.host = image.state.host;
+    tn_vm_state_close(&s);
+    return out;
+}
+
+/* An image of a machine that never ran, with no disk that could be missing. */
+static void make_wired(bool up)
+{
+    struct drivers g;
+    struct wires wires;
+    struct tn_vm_cfg cfg;
+
+    wires_open(&wires);
+    describe_wired(&cfg, &con, "wait", &wires, name_of("sock"));
+    assert_int_equal(tn_vm_init(&vm, &kvm, &loop, &cfg), 0);
+    if (up) {
+        drivers_up(&g, &vm, &wires);
+        drivers_free(&g);
+    }
+    assert_int_equal(tn_vm_image_take(&image, &vm, NULL), 0);
+    tn_vm_close(&vm);
+    wires_close(&wires, false);
+    golden = file_of_state(&image.state, &golden_len);
+}
+
+static void forged_networks_harm_nobody(void **state)
+{
+    static const struct {
+        enum field field;
+        uint64_t value;
+        int want;   /* where networks are given; */
+        int record; /* where the record is all there is, if that is another */
+    } rows[] = {
+        {NET_KIND, 99, 0, TN_EINVAL},
+        {NET_KIND, UINT32_MAX, 0, TN_EINVAL},
+        {NET_KIND, TN_VM_NET_TAP, 0, TN_EINVAL},    /* a name is missing */
+        {NET_KIND, TN_VM_NET_STREAM, 0, TN_EINVAL}, /* likewise */
+        {NET_PAIRS, 0, 0, TN_ESYS},                 /* is one */
+        {NET_PAIRS, 2, TN_EINVAL, 0},
+        {NET_PAIRS, 1000, TN_EINVAL, 0},
+        {NET_PAIRS, UINT32_MAX, TN_EINVAL, 0},
+        {NET_MAC, 3, TN_EINVAL, TN_ESYS},
+        {NET_MAC, 0xff, TN_EINVAL, TN_ESYS},
+        {NET_MTU, 67, TN_EINVAL, TN_ESYS},
+        {NET_NAME, 4095, 0, TN_ESYS}, /* a pair has no name */
+        {NET_RATE, 1, TN_EINVAL, TN_ESYS},
+        {NET_ACTIVE, 0, TN_EFORMAT, TN_ESYS},
+        {NET_ACTIVE, 2, TN_EFORMAT, TN_ESYS},
+        {NET_UNI, 255, TN_EFORMAT, TN_ESYS},
+        {NET_MODE, 2, TN_EFORMAT, TN_ESYS},
+        {NET_FEATURES, TN_VIRTIO_NET_F_MRG_RXBUF, TN_EUNSUP, TN_ESYS}, /* it is hidden */
+        {NET_QUEUES, 2, TN_EUNSUP, TN_ESYS},
+        {NET_MMIO, UINT32_MAX, 0, TN_ESYS},
+        {VSOCK_CID, 0, TN_EINVAL, 0},
+        {VSOCK_CID, 2, TN_EINVAL, 0},
+        {VSOCK_CID, UINT32_MAX, TN_EINVAL, 0},
+        {VSOCK_CONNS, UINT32_MAX, TN_EINVAL, 0},
+        {VSOCK_PATH, 0, TN_EINVAL, 0},
+        {VSOCK_LONG, 4095, TN_EINVAL, 0},
+        {VSOCK_MODEL, 2, TN_EFORMAT, 0},
+        {VSOCK_MODEL, 1ull << 32, TN_EFORMAT, 0},
+        {VSOCK_MODEL, 7, 0, 0},
+        {VSOCK_ID, 3, TN_EUNSUP, 0},
+        {BALLOON_SIZE, 100, TN_EINVAL, 0},
+        {BALLOON_SIZE, RAM + PAGE, TN_EINVAL, 0},
+        {BALLOON_SIZE, UINT64_MAX - PAGE + 1, TN_EINVAL, 0},
+        {BALLOON_PAGES, RAM / PAGE + 1, TN_EFORMAT, 0},
+        {BALLOON_OFF, 4, TN_EFORMAT, 0},
+        {BALLOON_ID, 1, TN_EUNSUP, 0},
+    };
+    int fds, files;
+
+    (void)state;
+    NEED_KVM();
+    make_wired(false);
+    fds = count_fds();
+    files = count_files();
+    for (size_t i = 0; i < 2 * COUNT(rows); i++) {
+        bool given = i % 2 == 0;
+        int want = rows[i / 2].want, r;
+        struct tn_vm_state keep = image.state;
+        struct tn_vm_clone_cfg cfg;
+        struct wires wires;
+
+        if (!given) { /* of the networks that were given open none can be had again */
+            if (rows[i / 2].field >= VSOCK_CID)
+                continue;
+            want = rows[i / 2].record ? rows[i / 2].record : want;
+        }
+        wires_open(&wires);
+        own(&cfg, &con);
+        cfg.net = given ? wires.net : NULL;
+        cfg.nets = WIRES;
+        image.state = forged(rows[i / 2].field, rows[i / 2].value);
+        if (!given) { /* so the first one is given up, and the second is what matters */
+            image.state.net[0] = image.state.net[1];
+            image.state.nets = 1;
+        }
+        r = tn_vm_restore(&other, &kvm, &loop, &image, &cfg);
+        if (r != want)
+            fail_msg("row %zu, %s: %d, not %d (errno %d)", i / 2, given ? "given" : "by the record",
+                     r, want, errno);
+        assert_int_equal(tn_vm_state_read(&other), r < 0 ? TN_VM_CLOSED : TN_VM_CREATED);
+        if (r < 0 && rows[i / 2].field < NET_ACTIVE)
+            assert_int_equal(other.devices.refused_net, given ? 2 : 1);
+        if (r == 0 && rows[i / 2].field == NET_PAIRS)
+            assert_int_equal(other.devices.net[1].cfg.pairs, 1);
+        if (r == 0) /* whatever the model was told */
+            assert_int_equal(cid_of(&other), image.state.vsock->record.cid);
+        tn_vm_close(&other);
+        tn_vm_state_close(&image.state);
+        image.state = keep;
+        wires_close(&wires, true);
+        assert_int_equal(count_fds(), fds);
+        assert_int_equal(count_files(), files);
+    }
+    free(golden);
+}
+
+/* As above with fields at random, of devices whose drivers run; they are used for a moment. */
+static void forged_drivers_harm_nobody(void **state)
+{
+    uint64_t seed = asked("TENON_SEED", 0xd7), rounds = is_long() ? 10000 : 100;
+    struct part part[160], edited[160];
+    unsigned parsed = 0, ran = 0;
+    int fds, files;
+    uint8_t *bytes;
+    size_t n, edits = 0;
+
+    (void)state;
+    NEED_KVM();
+    make_wired(true);
+    n = parts_of(golden, golden_len, part, COUNT(part));
+    for (size_t i = 0; i < n; i++) {
+        uint64_t type = test_le(golden + part[i].at, 4);
+
+        if ((type > TN_VM_SEC_DISK && type < TN_VM_SEC_TIME) || type >= TN_VM_SEC_VIRTIO_MMIO ||
+            i + 1 == n)
+            edited[edits++] = part[i];
+    }
+    assert_true(edits > 3 * PLACES - 3);
+    bytes = malloc(golden_len);
+    assert_non_null(bytes);
+    fds = count_fds();
+    files = count_files();
+    for (uint64_t i = 0; i < rounds; i++) {
+        struct tn_vm_state s, keep = image.state;
+        struct tn_vm_clone_cfg cfg;
+        uint64_t random = seed + i;
+        struct wires w;
+        int r;
+
+        (void)test_random(&random);
+        memcpy(bytes, golden, golden_len);
+        for (uint64_t k = test_random(&random) % 3 + 1; k > 0; k--)
+            edit(bytes, edited, edits, &random);
+        forge_seal(bytes, golden_len, NULL, true);
+        if (parse(&s, bytes, golden_len) < 0)
+            continue;
+        parsed++;
+        s.host = keep.host;
+        image.state = s;
+        wires_open(&w);
+        own(&cfg, &con);
+        cfg.net = w.net;
+        cfg.nets = WIRES;
+        cfg.vsock.path = name_of("own");
+        r = tn_vm_restore(&other, &kvm, &loop, &image, &cfg);
+        if (r < 0 && r != TN_EFORMAT && r != TN_EUNSUP && r != TN_EINVAL && r != TN_EADDR)
+            fail_msg("seed %#llx: %d, errno %d", (unsigned long long)seed + i, r, errno);
+        if (r >= 0) {
+            int fd = dial(name_of("own"), "CONNECT 5\n");
+
+            ran++;
+            for (uint32_t k = 0; k < WIRES; k++)
+                far_sends(&w, k, k);
+            for (int k = 0; k < 5; k++)
+                tn_loop_step(&loop, 0);
+            tn_vm_devices_quiesce(&other.devices);
+            tn_vm_devices_wake(&other.devices);
+            close(fd);
+        }
+        tn_vm_close(&other);
+        image.state = keep;
+        tn_vm_state_close(&s);
+        wires_close(&w, r < 0);
+        assert_int_equal(count_fds(), fds);
+        assert_int_equal(count_files(), files);
+    }
+    printf("# of %llu states %u were read, %u ran\n", (unsigned long long)rounds, parsed, ran);
+    assert_true(parsed > rounds / 4 && ran > rounds / 16 && ran < parsed);
+    free(bytes);
+    free(golden);
+}
+
+/* As many as there may be, and more. */
+static void too_many_of_them(void **state)
+{
+    struct tn_vm_net_saved many[TN_VM_MAX_NETS + 1];
+    struct tn_vm_state s, out;
+    uint8_t *bytes;
+    size_t len;
+
+    (void)state;
+    NEED_KVM();
+    make_wired(false);
+    s = image.state;
+    s.net = many;
+    for (uint32_t i = 0; i < COUNT(many); i++)
+        many[i] = image.state.net[i % WIRES];
+    for (uint32_t n = 0; n <= COUNT(many); n++) {
+        s.nets = n;
+        bytes = file_of_state(&s, &len);
+        assert_int_equal(parse(&out, bytes, len), n > TN_VM_MAX_NETS ? TN_ERANGE : 0);
+        assert_int_equal(out.nets, n > TN_VM_MAX_NETS ? 0 : n);
+        for (uint32_t i = 0; i < out.nets; i++) /* each is in its place */
+            assert_int_equal(out.net[i].record.mac[5], i % WIRES);
+        tn_vm_state_close(&out);
+        free(bytes);
+    }
+    free(golden);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, open_up, shut)
         CASE(only_at_rest),
         CASE(another_make),
+        CASE(one_is_missing),
         CASE(cut_anywhere),
         CASE(flipped_anywhere),
         CASE(sections_elsewhere),
         CASE(little_for_little),
+        CASE(forged_networks_harm_nobody),
+        CASE(forged_drivers_harm_nobody),
+        CASE(too_many_of_them),
         CASE(forged_states_harm_nobody),
         CASE(not_started_is_a_state_too),
         CASE(same_bytes_at_rest),
@@ -785,6 +1229,7 @@ int main(void)
         CASE(same_bytes_but_for_timers),
         CASE(same_bytes_of_devices),
         CASE(same_bytes_of_devices_that_wait),
+        CASE(same_bytes_of_the_world_outside),
         CASE(devices_wait_no_longer),
     };
 

@@ -14,18 +14,18 @@
 
 #include "virtio_driver.h"
 
-#define WIRES       3u        /* network devices: two on pairs of sockets, one on a stream */
-#define STREAM      2u        /* that one */
-#define AT_VSOCK    WIRES     /* places of a machine that has no more than these */
-#define AT_BALLOON  (WIRES + 1)
-#define PLACES      (WIRES + 2)
-#define RINGS       0xa00000u /* in RAM that no guest uses: rings of each place, */
-#define AREA        0x40000u
-#define BUFFER      0x10000u  /* and buffers of a page each, from here on */
-#define SPARE       0xf00000u /* pages for the balloon */
-#define PAGE        4096u
-#define FRAME       60u
-#define MESSAGE     (TN_NET_HDR + FRAME)
+#define WIRES      3u    /* network devices: two on pairs of sockets, one on a stream */
+#define STREAM     2u    /* that one */
+#define AT_VSOCK   WIRES /* places of a machine that has no more than these */
+#define AT_BALLOON (WIRES + 1)
+#define PLACES     (WIRES + 2)
+#define RINGS      0xa00000u /* in RAM that no guest uses: rings of each place, */
+#define AREA       0x40000u
+#define BUFFER     0x10000u  /* and buffers of a page each, from here on */
+#define SPARE      0xf00000u /* pages for the balloon */
+#define PAGE       4096u
+#define FRAME      60u
+#define MESSAGE    (TN_NET_HDR + FRAME)
 
 /* ---- networks ---- */
 
@@ -129,6 +129,7 @@ static inline void wd_up(struct wd *g, struct tn_vm *m, uint32_t at, uint32_t qu
     vd_init(&g->d, NULL, m->ram.ptr, 0, RINGS + AREA * at);
     vd_mmio(&g->d, wd_read, wd_write, g);
     assert_true(vd_up(&g->d, ~0ull, queues, 64));
+    tn_mem_mark(&m->mem, RINGS + AREA * at, BUFFER); /* for diffs: no vCPU wrote it */
 }
 
 /* The same driver in a clone: what it knows, and the clone's memory. */
@@ -164,6 +165,9 @@ static inline void wd_add(struct wd *g, uint32_t queue, uint32_t n, uint32_t len
     const struct vqd_buf buf = {wd_gpa(g, n), len, write};
 
     assert_true(vd_add(&g->d, queue, &buf, 1) >= 0);
+    tn_mem_mark(&g->vm->mem, RINGS + AREA * g->at, BUFFER);
+    if (!write)
+        tn_mem_mark(&g->vm->mem, buf.addr, len);
 }
 
 /* Serves the loop until queue has an answer; its length. */
@@ -257,7 +261,7 @@ static inline uint32_t wd_got(const struct wd *g, uint32_t page)
     return n;
 }
 
-/* A frame each way through a network that is at rest, and has a free buffer in its ring or gets one. */
+/* A frame each way through a network that is at rest, with no buffer in its ring. */
 static inline void wire_works(struct wd *g, const struct wires *w, uint32_t n)
 {
     wd_add(g, 0, 40, 2048, true);
@@ -307,7 +311,7 @@ static inline int dial(const char *path, const char *words)
 /* Whether both sockets of a device are there, or none. */
 static inline bool listens(const char *path)
 {
-    char other[200];
+    char other[512];
     bool there = access(path, F_OK) == 0;
 
     snprintf(other, sizeof(other), "%s.seqpacket", path);
