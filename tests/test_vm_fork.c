@@ -927,17 +927,17 @@ static void shared_networks_are_refused(void **state)
         int more, restore;
         uint32_t net; /* which one it was then; 0: none */
     } rows[] = {
-        {"mine", 0, 9, 0, TN_ESTATE, TN_ESYS, 1}, /* nothing says where they are */
+        {"mysk", 0, 9, 0, TN_ESTATE, TN_ESYS, 1}, /* nothing says where they are */
         {"", 0, 9, 0, TN_ESTATE, TN_ESYS, 1},
         {"", 3, 9, 0, TN_ESTATE, TN_ESYS, 0}, /* in use */
-        {"mine", 1, 9, 0, TN_EINVAL, TN_EINVAL, 0},
-        {"mine", 2, 9, 0, TN_EINVAL, TN_EINVAL, 0},
-        {"mine", 4, 9, 0, TN_EINVAL, TN_EINVAL, 0},
-        {"mine", UINT32_MAX, 9, 0, TN_EINVAL, TN_EINVAL, 0},
-        {"mine", 3, 2, 0, TN_EINVAL, TN_EINVAL, 0},
-        {"mine", 3, UINT32_MAX, 0, TN_EINVAL, TN_EINVAL, 0},
-        {"mine", 3, 9, 99, TN_EINVAL, TN_EINVAL, 2},
-        {"mine", 3, 9, TN_VM_NET_STREAM, TN_EINVAL, TN_EINVAL, 2}, /* on a pair */
+        {"mysk", 1, 9, 0, TN_EINVAL, TN_EINVAL, 0},
+        {"mysk", 2, 9, 0, TN_EINVAL, TN_EINVAL, 0},
+        {"mysk", 4, 9, 0, TN_EINVAL, TN_EINVAL, 0},
+        {"mysk", UINT32_MAX, 9, 0, TN_EINVAL, TN_EINVAL, 0},
+        {"mysk", 3, 2, 0, TN_EINVAL, TN_EINVAL, 0},
+        {"mysk", 3, UINT32_MAX, 0, TN_EINVAL, TN_EINVAL, 0},
+        {"mysk", 3, 9, 99, TN_EINVAL, TN_EINVAL, 2},
+        {"mysk", 3, 9, TN_VM_NET_STREAM, TN_EINVAL, TN_EINVAL, 2}, /* on a pair */
         {"sock", 3, 9, 0, TN_ESYS, TN_ESYS, 0},                    /* the parent's very own */
         {"file", 3, 9, 0, TN_ESYS, TN_ESYS, 0},
         {"not/there", 3, 9, 0, TN_ESYS, TN_ESYS, 0},
@@ -997,12 +997,12 @@ static void shared_networks_are_refused(void **state)
     ready("wait", 1);
     take(&image, &vm);
     wires_open(&w);
-    own_wires(&cfg, &kid_con[0], &w, name_of("mine"), 9);
+    own_wires(&cfg, &kid_con[0], &w, name_of("mysk"), 9);
     assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_EINVAL);
     cfg.nets = 0;
     assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), 0);
     assert_null(kid[0].devices.vsock);
-    assert_false(listens(name_of("mine")));
+    assert_false(listens(name_of("mysk")));
     wires_close(&w, true);
 }
 
@@ -1124,7 +1124,7 @@ static void by_the_names_of_the_record(void **state)
     assert_string_equal(image.state.net[0].record.name, at.sun_path);
     own(&cfg, &kid_con[0]);
     assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_ESTATE);
-    cfg.vsock.path = name_of("mine");
+    cfg.vsock.path = name_of("mysk");
     assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_ESTATE);
     cfg.vsock.path = NULL;
     assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), TN_ESTATE);
