@@ -20,8 +20,25 @@ static uint8_t file[ROOM], again[ROOM];
 /* A machine's state as one that never ran would have it, with so many CPUs and devices. */
 static void make_state(struct tn_vm_state *s, uint32_t cpus, uint32_t disks, uint32_t flags)
 {
+    struct tn_vm_state_count_ n = {disks, flags >> 6 & 1, flags >> 7 & 1, flags >> 7 & 1};
+
     memset(s, 0, sizeof(*s));
-    FZ_ASSERT(tn_vm_state_alloc_(s, cpus, disks, cpus * 576) == TN_OK);
+    FZ_ASSERT(tn_vm_state_alloc_(s, cpus, &n, cpus * 576) == TN_OK);
+    for (uint32_t i = 0; i < n.nets; i++) {
+        s->net[i].mmio.version = TN_VIRTIO_MMIO_RECORD;
+        s->net[i].model.version = TN_VIRTIO_NET_VERSION;
+        s->net[i].model.virtio.version = TN_VIRTIO_VERSION;
+    }
+    if (s->vsock) {
+        s->vsock->mmio.version = TN_VIRTIO_MMIO_RECORD;
+        s->vsock->model.version = TN_VIRTIO_VSOCK_VERSION;
+        s->vsock->model.virtio.version = TN_VIRTIO_VERSION;
+    }
+    if (s->balloon) {
+        s->balloon->mmio.version = TN_VIRTIO_MMIO_RECORD;
+        s->balloon->model.version = TN_VIRTIO_BALLOON_VERSION;
+        s->balloon->model.virtio.version = TN_VIRTIO_VERSION;
+    }
     s->machine.memory = RAM;
     s->machine.flags = flags & TN_VM_MACHINE_FLAGS;
     s->machine.genid_gpa = TN_VM_X86_GENID_GPA;
