@@ -200,7 +200,8 @@ TN_API int tn_loop_run(struct tn_loop *loop);
 TN_API void tn_loop_stop(struct tn_loop *loop);
 
 /*
- * Makes the step that waits now return, or else the next one. From where tn_loop_stop may be called.
+ * Makes the step that waits now return, or else the next one. From where tn_loop_stop may be
+ * called.
  */
 TN_API void tn_loop_wake(struct tn_loop *loop);
 

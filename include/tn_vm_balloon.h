@@ -36,8 +36,8 @@
  *   The caller owns struct tn_vm_balloon, which does not move while it is open, and the RAM.
  *
  * THREADS
- *   The slot's lock guards the model. init and close on the loop's thread, or while it does not run.
- *   events is atomic.
+ *   The slot's lock guards the model. init and close on the loop's thread, or while it does not
+ *   run. events is atomic.
  *
  * CONFIG
  *   none.

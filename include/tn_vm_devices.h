@@ -3,8 +3,8 @@
  * tn_vm_devices - the virtio devices that a machine's description asks for.
  *
  * WHAT
- *   Makes disks, a console, an entropy source, network devices, a socket device and a memory balloon
- *   out of struct tn_vm_cfg: each is a model, a backend, and a place on the machine's bus.
+ *   Makes disks, a console, an entropy source, network devices, a socket device and a memory
+ *   balloon out of struct tn_vm_cfg: each is a model, a backend, and a place on the machine's bus.
  *
  * USAGE
  *   static struct tn_vm_devices devices;

@@ -33,8 +33,8 @@
  *   All that a guest says is checked by the model.
  *
  * MEMORY
- *   The caller owns struct tn_vm_net, zeroed, which does not move while it is open. A pair of queues
- *   has about 90 KiB, a stream's buffers 128 KiB.
+ *   The caller owns struct tn_vm_net, which does not move while it is open. A pair of queues has
+ *   about 90 KiB, a stream's buffers 128 KiB.
  *
  * THREADS
  *   The slot's lock guards the model and the backend. init and close on the loop's thread, or while

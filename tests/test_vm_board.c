@@ -164,7 +164,7 @@ static void close_hands_out_what_waits(void **state)
     board_close(&b);
 }
 
-/* C21, rule 11: an ended input, a lost reader, a full receiver, a full output: none makes it spin. */
+/* C21, rule 11: an ended input, a lost reader, a full receiver, a full output: nothing spins. */
 static void c21_nothing_spins(void **state)
 {
     static struct board b;
