@@ -153,7 +153,8 @@ struct tn_vm_clone_cfg {
     const struct tn_vm_disk_cfg *disk;
     uint32_t disks;
     /*
-     * A row for each network device of the image: kind, name and fd of this clone's own network.
+     * A row for each network device of the image: kind, name and fd of this clone's own network,
+     * which are as in struct tn_vm_net_cfg.
      * NULL: the one that the image names, and only for the machine that goes on (tn_vm_restore).
      * The rest of a row is the image's: its guest knows it.
      */

@@ -23,6 +23,7 @@
  *   cfg.fd = end[0];
  *   if (tn_vm_net_init(&net, &cfg, TN_VIRTIO_F_RING, &mem, &loop) < 0)
  *       return 2;
+ *   close(end[0]);
  *   tn_vm_net_close(&net);
  *
  * COMPOSITION
@@ -33,8 +34,8 @@
  *   All that a guest says is checked by the model.
  *
  * MEMORY
- *   The caller owns struct tn_vm_net, which does not move while it is open. A pair of queues has
- *   about 90 KiB, a stream's buffers 128 KiB.
+ *   The caller owns struct tn_vm_net, which does not move while it is open, and cfg.fd, of which
+ *   this makes a copy. A pair of queues has about 90 KiB, a stream's buffers 128 KiB.
  *
  * THREADS
  *   The slot's lock guards the model and the backend. init and close on the loop's thread, or while
@@ -89,6 +90,8 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -96,6 +99,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tn_loop.h"
 #include "tn_mem.h"
@@ -136,7 +140,7 @@ struct tn_vm_net {
     struct tn_loop_event wake; /* another thread changed what is to be polled for */
     struct tn_rate tx_rate;
     struct tn_rate rx_rate;
-    struct tn_vm_net_cfg cfg; /* as it was made; name is its own, mac the one that it has */
+    struct tn_vm_net_cfg cfg; /* as it was made; name is its own, mac the one that it has, fd -1 */
     bool turning;             /* the loop's thread is inside, and polls as wished afterwards */
     bool opened;              /* the backend */
     union {
@@ -279,8 +283,14 @@ static inline int tn_vm_net_open_(struct tn_vm_net *net, const struct tn_vm_net_
 {
     struct tn_net_stream_cfg stream;
     struct tn_tap_cfg tap;
-    int r = TN_EINVAL;
+    int r = TN_EINVAL, fd = -1, saved;
 
+    /* A copy: whether the caller's is to be closed does not depend on how far this comes. */
+    if (cfg->kind >= TN_VM_NET_STREAM && !cfg->name) {
+        fd = fcntl(cfg->fd, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            return TN_ESYS;
+    }
     switch (cfg->kind) {
     case TN_VM_NET_TAP:
     case TN_VM_NET_MACVTAP:
@@ -294,17 +304,22 @@ static inline int tn_vm_net_open_(struct tn_vm_net *net, const struct tn_vm_net_
     case TN_VM_NET_STREAM:
         memset(&stream, 0, sizeof(stream));
         stream.path = cfg->name;
-        stream.fd = cfg->fd;
+        stream.fd = fd;
         r = tn_net_stream_init(&net->back.stream, &stream);
         break;
     case TN_VM_NET_PAIR:
-        r = tn_net_pair_init(&net->back.pair, cfg->fd,
+        r = tn_net_pair_init(&net->back.pair, fd,
                              TN_NET_TSO4 | TN_NET_TSO6 | TN_NET_ECN | TN_NET_USO);
         break;
     default:
         break;
     }
     net->opened = r >= 0;
+    if (r < 0 && fd >= 0) {
+        saved = errno;
+        close(fd);
+        errno = saved;
+    }
     return r;
 }
 
@@ -368,7 +383,8 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
     if (net->cfg.pairs > TN_VIRTIO_NET_PAIRS_MAX ||
         (net->cfg.pairs > 1 && cfg->kind >= TN_VM_NET_STREAM))
         return TN_EINVAL;
-    r = tn_vm_net_open_(net, &net->cfg);
+    net->cfg.fd = -1;
+    r = tn_vm_net_open_(net, cfg);
     if (r >= 0)
         r = tn_vm_net_mac_(net);
     if (r < 0)

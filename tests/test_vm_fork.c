@@ -974,15 +974,17 @@ static void shared_networks_are_refused(void **state)
         if (r != want && !(want == TN_ESYS && r == TN_EEXIST))
             fail_msg("row %zu, way %d: %d, not %d (errno %d)", i / HOWS, how, r, want, errno);
         assert_int_equal(tn_vm_state_read(&kid[0]), TN_VM_CLOSED);
-        if (want == TN_ESTATE || rows[i / HOWS].nets != WIRES) { /* nobody looked at them */
-            for (uint32_t k = 0; k < WIRES; k++)
-                assert_int_equal(fcntl(w.net[k].fd, F_GETFD), FD_CLOEXEC);
-        } else if (rows[i / HOWS].net) {
-            assert_int_equal(kid[0].devices.refused_net, rows[i / HOWS].net);
-        } else {
-            assert_true(kid[0].devices.refused_vsock);
+        for (uint32_t k = 0; k < WIRES; k++) { /* ours still, and nobody else's */
+            assert_int_equal(fcntl(w.net[k].fd, F_GETFD), FD_CLOEXEC);
+            assert_false(wire_held(&w, k));
         }
-        wires_close(&w, true);
+        if (want != TN_ESTATE && rows[i / HOWS].nets == WIRES) {
+            if (rows[i / HOWS].net)
+                assert_int_equal(kid[0].devices.refused_net, rows[i / HOWS].net);
+            else
+                assert_true(kid[0].devices.refused_vsock);
+        }
+        wires_close(&w);
         assert_int_equal(count_fds(), fds);
         assert_int_equal(count_files(), files);
         assert_true(listens(name_of("sock")));
@@ -993,7 +995,7 @@ static void shared_networks_are_refused(void **state)
     tn_vm_image_close(&image);
     tn_vm_close(&vm);
     drivers_free(&g);
-    wires_close(&wires, false);
+    wires_close(&wires);
     ready("wait", 1);
     take(&image, &vm);
     wires_open(&w);
@@ -1003,7 +1005,7 @@ static void shared_networks_are_refused(void **state)
     assert_int_equal(tn_vm_fork(&kid[0], &kvm, &loop, &image, &cfg), 0);
     assert_null(kid[0].devices.vsock);
     assert_false(listens(name_of("mysk")));
-    wires_close(&w, true);
+    wires_close(&w);
 }
 
 static void worlds_of_their_own(void **state)
@@ -1064,7 +1066,7 @@ static void worlds_of_their_own(void **state)
     assert_int_equal(second.state.vsock->record.cid, 100);
     tn_vm_close(&kid[1]);
     assert_false(listens(path[1]));
-    wires_close(&w[1], false);
+    wires_close(&w[1]);
     wires_open(&w[1]);
     own_wires(&cfg, &kid_con[1], &w[1], path[1], 0);
     assert_int_equal(tn_vm_fork(&kid[1], &kvm, &loop, &second, &cfg), 0);
@@ -1080,14 +1082,14 @@ static void worlds_of_their_own(void **state)
         assert_false(listens(path[i]));
         for (uint32_t k = 0; k < WIRES; k++)
             assert_false(wire_held(&w[i], k));
-        wires_close(&w[i], false);
+        wires_close(&w[i]);
     }
     tn_vm_reaper_close(&reaper);
     assert_true(listens(name_of("sock")));
     tn_vm_close(&vm);
     drivers_free(&g);
     drivers_free(&then);
-    wires_close(&wires, false);
+    wires_close(&wires);
 }
 
 /* The machine goes on that was saved, on what its record names: nobody gives it anything. */
@@ -1159,7 +1161,7 @@ static void by_the_names_of_the_record(void **state)
     vd_free(&g.d);
     vd_free(&then.d);
     tn_vm_close(&kid[1]);
-    wires_close(&none, true);
+    wires_close(&none);
     close(server);
     unlink(at.sun_path);
 }
@@ -1231,8 +1233,8 @@ static void connections_stay_with_the_parent(void **state)
     tn_vm_close(&kid[0]);
     tn_vm_close(&vm);
     drivers_free(&g);
-    wires_close(&w, false);
-    wires_close(&wires, false);
+    wires_close(&w);
+    wires_close(&wires);
 }
 
 /* Whether a vector is asked for of a machine's vCPU; KVM brings it there when it likes. */
@@ -1294,8 +1296,8 @@ static void clones_hear_their_devices(void **state)
     tn_vm_close(&kid[0]);
     tn_vm_close(&vm);
     drivers_free(&g);
-    wires_close(&w, false);
-    wires_close(&wires, false);
+    wires_close(&w);
+    wires_close(&wires);
 }
 
 #define QUEUED 20u /* frames to send in a ring, and buffers for others: pages 0.. and QUEUED.. */
@@ -1406,12 +1408,12 @@ static void frames_under_way(void **state)
         }
         for (int i = 0; i < HOWS; i++) {
             tn_vm_close(&kid[i]);
-            wires_close(&w[i], false);
+            wires_close(&w[i]);
         }
         tn_vm_image_close(&image);
         tn_vm_close(&vm);
         vd_free(&g.d);
-        wires_close(&wires, false);
+        wires_close(&wires);
     }
     printf("# %u of them with frames that had to wait\n", busy);
     assert_true(busy > 0);

@@ -873,7 +873,7 @@ static void through_a_directory(void **state)
     tn_vm_close(&vm);
     assert_false(listens(name_of("sock")));
     files = count_files();
-    wires_close(&wires, false);
+    wires_close(&wires);
     memset(&from, 0, sizeof(from));
     from.dir = d(0);
     for (uint32_t how = 0; how < 3; how++) {
@@ -917,7 +917,7 @@ static void through_a_directory(void **state)
         tn_vm_close(&other);
         drivers_free(&again);
         tn_vm_image_close(&image);
-        wires_close(&own_wires, false);
+        wires_close(&own_wires);
         assert_int_equal(count_files(), files);
     }
     drivers_free(&then);
@@ -986,7 +986,7 @@ static void diffs_of_what_a_balloon_took(void **state)
     assert_false(has_page(SPARE / PAGE + 12));
     tn_vm_image_close(&image);
     tn_vm_close(&vm);
-    wires_close(&wires, false);
+    wires_close(&wires);
     memset(&from, 0, sizeof(from));
     from.dir = d(1);
     for (uint32_t how = 0; how < 3; how++) {
@@ -1025,7 +1025,7 @@ static void diffs_of_what_a_balloon_took(void **state)
         }
         vd_free(&again.d);
         tn_vm_close(&vm);
-        wires_close(&own_wires, false);
+        wires_close(&own_wires);
         tn_vm_image_close(&keep);
     }
     vd_free(&then.d);

@@ -397,8 +397,8 @@ static void same_bytes_of_the_world_outside(void **state)
         save_restore_save("world outside", NULL, &again, false, "q");
         assert_false(listens(cfg.vsock.path));
         drivers_free(&g);
-        wires_close(&wires, false);
-        wires_close(&again, false);
+        wires_close(&wires);
+        wires_close(&again);
     }
 }
 
@@ -515,7 +515,7 @@ static void another_make(void **state)
         assert_int_equal(tn_vm_init(&other, &kvm, &loop, &cfg), 0);
         assert_int_equal(tn_vm_state_restore(&other, &s, TN_KVM_X86_TIME_STOPPED), TN_EINVAL);
         tn_vm_close(&other);
-        wires_close(&wires, true);
+        wires_close(&wires);
     }
     tn_vm_state_close(&s);
     tn_vm_state_close(&s); /* nothing */
@@ -543,7 +543,7 @@ static void one_is_missing(void **state)
         else
             assert_int_equal(tn_vm_state_restore(&other, &s, TN_KVM_X86_TIME_STOPPED), TN_EINVAL);
         tn_vm_close(&other);
-        wires_close(&wires, true);
+        wires_close(&wires);
     }
     tn_vm_state_close(&s);
 }
@@ -579,7 +579,7 @@ static void make_golden(bool devices)
     assert_int_equal(tn_vm_pause(&vm), 0);
     assert_int_equal(tn_vm_image_take(&image, &vm, NULL), 0);
     tn_vm_close(&vm);
-    wires_close(&wires, true);
+    wires_close(&wires);
     golden = file_of_state(&image.state, &golden_len);
 }
 
@@ -1006,7 +1006,7 @@ static void make_wired(bool up)
     }
     assert_int_equal(tn_vm_image_take(&image, &vm, NULL), 0);
     tn_vm_close(&vm);
-    wires_close(&wires, false);
+    wires_close(&wires);
     golden = file_of_state(&image.state, &golden_len);
 }
 
@@ -1097,7 +1097,7 @@ static void forged_networks_harm_nobody(void **state)
         tn_vm_close(&other);
         tn_vm_state_close(&image.state);
         image.state = keep;
-        wires_close(&wires, true);
+        wires_close(&wires);
         assert_int_equal(count_fds(), fds);
         assert_int_equal(count_files(), files);
     }
@@ -1170,7 +1170,7 @@ static void forged_drivers_harm_nobody(void **state)
         tn_vm_close(&other);
         image.state = keep;
         tn_vm_state_close(&s);
-        wires_close(&w, r < 0);
+        wires_close(&w);
         assert_int_equal(count_fds(), fds);
         assert_int_equal(count_files(), files);
     }

@@ -51,20 +51,27 @@ static inline void wires_open(struct wires *w)
     }
 }
 
+/* Closes our near end of a network, of which a machine has a copy if it has the network. */
+static inline void wire_let_go(struct wires *w, uint32_t i)
+{
+    if (w->net[i].fd >= 0)
+        assert_int_equal(close(w->net[i].fd), 0);
+    w->net[i].fd = -1;
+}
+
 /* Whether a machine still has its end of a network. */
-static inline bool wire_held(const struct wires *w, uint32_t i)
+static inline bool wire_held(struct wires *w, uint32_t i)
 {
     char byte;
 
+    wire_let_go(w, i);
     return recv(w->far[i], &byte, 1, MSG_DONTWAIT | MSG_PEEK) != 0;
 }
 
-/* Closes the far ends, and the near ones where no machine took them. */
-static inline void wires_close(struct wires *w, bool near)
+static inline void wires_close(struct wires *w)
 {
     for (uint32_t i = 0; i < WIRES; i++) {
-        if (near && wire_held(w, i))
-            close(w->net[i].fd);
+        wire_let_go(w, i);
         close(w->far[i]);
     }
 }
