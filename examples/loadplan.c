@@ -48,16 +48,26 @@ int main(int argc, char **argv)
         return 2;
     }
     image = read_file(argv[1], &len);
-    err = tn_loader_parse(image, len, &plan);
+    err = tn_loader_parse_for(image, len, TN_LOADER_EM_ANY, &plan);
     free(image);
     if (err < 0) {
         fprintf(stderr, "%s: %s: %s (check %u", argv[1], tn_errname(err),
                 tn_strerror_loader(plan.detail), plan.detail);
-        fprintf(stderr, plan.where ? ", program header %u)\n" : ")\n", plan.where);
+        fprintf(stderr,
+                plan.where == 0                       ? ")\n"
+                : plan.detail >= TN_LOADER_ZBOOT_GZIP ? ", payload at %u)\n"
+                                                      : ", program header %u)\n",
+                plan.where);
         return 1;
     }
 
-    printf("format    %s\n", plan.format == TN_LOADER_BZIMAGE ? "bzImage" : "ELF64");
+    printf("format    %s, for %s\n",
+           plan.format == TN_LOADER_BZIMAGE ? "bzImage"
+           : plan.format == TN_LOADER_IMAGE ? "Image"
+                                            : "ELF64",
+           plan.machine == TN_LOADER_EM_X86_64    ? "x86-64"
+           : plan.machine == TN_LOADER_EM_AARCH64 ? "arm64"
+                                                  : "riscv64");
     if (plan.boot_version)
         printf("protocol  %u.%02u, setup header %llu bytes at 0x%llx\n", plan.boot_version >> 8,
                plan.boot_version & 0xffu, (unsigned long long)plan.setup_len,
@@ -69,6 +79,10 @@ int main(int argc, char **argv)
                (unsigned long long)plan.seg[i].file_size, (unsigned long long)plan.seg[i].file_off);
     if (plan.has_linux64)
         printf("entry     0x%llx, 64-bit Linux protocol\n", (unsigned long long)plan.linux64_entry);
+    if (plan.has_linux32)
+        printf("entry     0x%llx, 32-bit Linux protocol\n", (unsigned long long)plan.linux32_entry);
+    if (plan.has_fdt)
+        printf("entry     0x%llx, with a device tree\n", (unsigned long long)plan.fdt_entry);
     if (plan.has_pvh)
         printf("entry     0x%llx, PVH\n", (unsigned long long)plan.pvh_entry);
     printf("needs     0x%llx bytes from 0x%llx on\n", (unsigned long long)plan.init_size,

@@ -134,7 +134,7 @@ static void check_loaded(const uint8_t *ram, const struct tn_boot_x86_cfg *cfg,
     const struct tn_loader_plan *p = &info->plan;
     const uint8_t *zp = ram + TN_BOOT_X86_ZERO_PAGE, *si = ram + TN_BOOT_X86_PVH_INFO;
     uint64_t initrd = info->initrd_gpa;
-    bool entered = false;
+    bool entered = false, old;
 
     FZ_ASSERT(info->stage == TN_BOOT_X86_AT_END && info->detail == 0);
     for (uint32_t i = 0; i < p->nsegs; i++) {
@@ -155,9 +155,12 @@ static void check_loaded(const uint8_t *ram, const struct tn_boot_x86_cfg *cfg,
         FZ_ASSERT(initrd + cfg->initrd_len - 1 <= p->initrd_max);
         FZ_ASSERT(memcmp(ram + initrd, cfg->initrd, cfg->initrd_len) == 0);
     }
-    FZ_ASSERT(strcmp((const char *)ram + TN_BOOT_X86_CMDLINE, cfg->cmdline) == 0);
+    old = p->setup_len > 0 && p->boot_version < 0x0202;
+    FZ_ASSERT(strcmp((const char *)ram + (old ? 0x91000 : TN_BOOT_X86_CMDLINE), cfg->cmdline) == 0);
     FZ_ASSERT(info->cmdline_len == strlen(cfg->cmdline) && info->cmdline_len <= p->cmdline_max);
-    FZ_ASSERT(blank(ram, 0x1000) && blank(ram + 0x30000, TN_BOOT_X86_HIMEM - 0x30000));
+    FZ_ASSERT(blank(ram, 0x1000) && blank(ram + 0x30000, 0x90000 - 0x30000));
+    FZ_ASSERT(old ? blank(zp, 4096) : blank(ram + 0x90000, 0x2000));
+    FZ_ASSERT(blank(ram + 0x92000, TN_BOOT_X86_HIMEM - 0x92000));
     if (cpu->proto == TN_BOOT_X86_PVH) {
         FZ_ASSERT(p->has_pvh && cpu->rip == p->pvh_entry && cpu->rip < 1ull << 32);
         FZ_ASSERT(cpu->rbx == TN_BOOT_X86_PVH_INFO && cpu->cr0 == 0x11);
@@ -166,8 +169,16 @@ static void check_loaded(const uint8_t *ram, const struct tn_boot_x86_cfg *cfg,
         check_map(ram + tn_get_(si + 40, 8), 24, (unsigned)tn_get_(si + 48, 4), cfg->ram_size);
         return;
     }
-    FZ_ASSERT(p->has_linux64 && cpu->rip == p->linux64_entry);
-    FZ_ASSERT(cpu->rsi == TN_BOOT_X86_ZERO_PAGE && cpu->cr3 == TN_BOOT_X86_PML4);
+    if (cpu->proto == TN_BOOT_X86_LINUX32) {
+        FZ_ASSERT(p->has_linux32 && cpu->rip == p->linux32_entry && cpu->rip < 1ull << 32);
+        FZ_ASSERT(cpu->cr0 == 0x11 && (cpu->cr3 | cpu->efer | cpu->rbp | cpu->rbx) == 0);
+        FZ_ASSERT(blank(ram + TN_BOOT_X86_PML4, 0x6000));
+    } else {
+        FZ_ASSERT(p->has_linux64 && cpu->rip == p->linux64_entry);
+        FZ_ASSERT(cpu->cr3 == TN_BOOT_X86_PML4);
+    }
+    FZ_ASSERT(cpu->rsi == (old ? 0x90000 : TN_BOOT_X86_ZERO_PAGE));
+    zp = ram + cpu->rsi;
     FZ_ASSERT(memcmp(zp + 0x202, "HdrS", 4) == 0 && tn_get_(zp + 0x1fe, 2) == 0xaa55);
     FZ_ASSERT(zp[0x210] == 0xff && zp[0x1ef] == 0 && tn_get_(zp + 0x250, 8) == 0);
     FZ_ASSERT(blank(zp + 0x290, 0x2d0 - 0x290));
@@ -193,7 +204,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fz_init(&z, data, size);
     memset(&cfg, 0, sizeof(cfg));
     kind = fz_u8(&z) % KINDS;
-    cfg.proto = fz_u8(&z) % 4;
+    cfg.proto = fz_u8(&z) % 5;
     cfg.ram_size = 16 * MIB + fz_range(&z, 0, (RAM_MAX - 16 * MIB) / 4096) * 4096;
     line_len = fz_u16(&z);
     initrd_len = (size_t)fz_u16(&z) * (fz_u8(&z) % 4 ? 1 : 1024);

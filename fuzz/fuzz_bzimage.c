@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * tn_loader's bzImage side. Input: a byte, the ranges, then (byte even) a script that makes a valid
- * setup header and corrupts a few numbers in it, or (odd) a whole file.
+ * setup header of any protocol and corrupts a few numbers in it, or (odd) a whole file.
  */
 #include "loader.h"
 
@@ -30,13 +30,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     image[0x200] = 0xeb;
     image[0x201] = (uint8_t)fz_range(&z, 0x62, 0x7f);
     memcpy(image + 0x202, "HdrS", 4);
-    tn_put_(image + 0x206, 2, fz_range(&z, 0x020a, 0x0210));
+    tn_put_(image + 0x206, 2, how / 64 % 2 ? fz_range(&z, 0x0200, 0x0210) : 0x20c);
+    tn_put_(image + 0x214, 4, how / 128 ? fz_u32(&z) : 0x100000);
     image[0x211] = 1;
     tn_put_(image + 0x22c, 4, how / 2 % 2 ? 0x7fffffff : fz_u32(&z));
     tn_put_(image + 0x230, 4, 1u << log2);
     image[0x234] = how / 4 % 4 != 0;
     image[0x235] = log2;
-    tn_put_(image + 0x236, 2, 1 + (how / 16 % 2u) * 2);
+    tn_put_(image + 0x236, 2, how == 0xfe ? 0 : 1 + (how / 16 % 2u) * 2);
     tn_put_(image + 0x238, 4, 2047);
     tn_put_(image + 0x258, 8, fz_range(&z, 0, 0x100) << log2);
     tn_put_(image + 0x260, 4, (uint64_t)fz_u16(&z) << 8);

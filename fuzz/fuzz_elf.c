@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     memcpy(image, ident, sizeof(ident));
     tn_put_(image + 16, 2, 2 + how / 2 % 2);
-    tn_put_(image + 18, 2, 62);
+    tn_put_(image + 18, 2, how == 0x40 ? 183 : how == 0x80 ? 243 : 62);
     tn_put_(image + 24, 8, how / 4 % 2 ? gpa : gpa + fz_u16(&z));
     tn_put_(image + 32, 8, 64);
     tn_put_(image + 54, 2, 56);

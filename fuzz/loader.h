@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What the two harnesses of tn_loader share: the ranges to place a kernel in, read from the script,
- * and the properties that every plan must have.
+ * What the harnesses of tn_loader and tn_loader_plan share: the ranges to place a kernel in, read
+ * from the script, and the properties that every plan must have.
  */
 #ifndef TENON_FUZZ_LOADER_H
 #define TENON_FUZZ_LOADER_H
@@ -79,20 +79,34 @@ static void loader_plan(const struct tn_loader_plan *p, size_t len)
         FZ_ASSERT(i == 0 || (wide)s[-1].gpa + s[-1].mem_size <= s->gpa);
         FZ_ASSERT((wide)s->gpa + s->mem_size <= (wide)p->seg[0].gpa + p->init_size);
     }
-    FZ_ASSERT(p->has_linux64 || p->has_pvh);
+    FZ_ASSERT(p->has_linux64 || p->has_linux32 || p->has_pvh || p->has_fdt);
+    FZ_ASSERT(p->has_fdt == (p->machine != TN_LOADER_EM_X86_64));
+    FZ_ASSERT(!p->has_fdt || !(p->has_linux64 || p->has_linux32 || p->has_pvh));
+    FZ_ASSERT(p->has_fdt ? loader_loaded(p, p->fdt_entry) : p->fdt_entry == 0);
+    FZ_ASSERT(p->has_linux32 ? loader_loaded(p, p->linux32_entry) : p->linux32_entry == 0);
+    FZ_ASSERT(!p->has_linux32 || (wide)p->seg[0].gpa + p->init_size <= 1ull << 32);
     FZ_ASSERT(p->has_linux64 ? loader_loaded(p, p->linux64_entry) : p->linux64_entry == 0);
     FZ_ASSERT(p->has_pvh ? loader_loaded(p, p->pvh_entry) : p->pvh_entry == 0);
     FZ_ASSERT(p->pvh_entry <= UINT32_MAX);
     FZ_ASSERT((wide)p->seg[0].gpa + p->init_size <= TN_LOADER_LIMIT);
     FZ_ASSERT(p->relocatable == (p->align != 0) && (p->align & (p->align - 1)) == 0);
-    FZ_ASSERT(!p->relocatable || p->seg[0].gpa % p->align == 0);
+    FZ_ASSERT(!p->relocatable ||
+              (p->offset <= p->seg[0].gpa && (p->seg[0].gpa - p->offset) % p->align == 0));
     if (p->format == TN_LOADER_BZIMAGE) {
-        FZ_ASSERT(p->nsegs == 1 && p->linux64_entry == p->seg[0].gpa + 0x200);
-        FZ_ASSERT(p->setup_off == 0x1f1 && p->setup_len >= 115 && p->setup_len <= 144);
-        FZ_ASSERT(p->setup_off + p->setup_len <= len && p->boot_version >= 0x020a);
-        FZ_ASSERT(p->above_4g || (wide)p->seg[0].gpa + p->init_size <= 1ull << 32);
+        FZ_ASSERT(p->machine == TN_LOADER_EM_X86_64 && p->nsegs == 1 && p->offset == 0);
+        FZ_ASSERT(!p->has_linux64 || p->linux64_entry == p->seg[0].gpa + 0x200);
+        FZ_ASSERT(!p->has_linux32 || p->linux32_entry == p->seg[0].gpa);
+        FZ_ASSERT(p->setup_off == 0x1f1 && p->setup_len >= 51 && p->setup_len <= 144);
+        FZ_ASSERT(p->setup_off + p->setup_len <= len && p->boot_version >= 0x0200);
+        FZ_ASSERT(!p->has_linux64 || p->boot_version >= 0x020c);
+        FZ_ASSERT(p->above_4g || p->has_linux32);
+    } else if (p->format == TN_LOADER_IMAGE) {
+        FZ_ASSERT(p->has_fdt && p->nsegs == 1 && p->fdt_entry == p->seg[0].gpa);
+        FZ_ASSERT(p->align == 0x200000 && p->above_4g && p->setup_len == 0);
+        FZ_ASSERT(p->seg[0].file_off == 0 && p->seg[0].file_size == len);
     } else {
         FZ_ASSERT(p->format == TN_LOADER_ELF64 && !p->relocatable && p->setup_len == 0);
+        FZ_ASSERT(!p->has_linux32);
     }
 }
 
@@ -110,6 +124,26 @@ static void loader_placed(const struct ranges *r, uint64_t gpa, uint64_t size)
     }
 }
 
+/* The machine that is asked for decides between the same plan and TN_EMACHINE, nothing else. */
+static void loader_machines(const uint8_t *image, size_t len, const struct tn_loader_plan *any)
+{
+    static const uint32_t machine[] = {TN_LOADER_EM_X86_64, TN_LOADER_EM_AARCH64,
+                                       TN_LOADER_EM_RISCV};
+    struct tn_loader_plan p;
+
+    for (unsigned i = 0; i < 3; i++) {
+        int err = tn_loader_parse_for(image, len, machine[i], &p);
+
+        if (any->nsegs > 0 && any->machine == machine[i]) {
+            FZ_ASSERT(err == 0 && p.nsegs == any->nsegs && p.init_size == any->init_size);
+            FZ_ASSERT(memcmp(p.seg, any->seg, sizeof(p.seg)) == 0 && p.machine == machine[i]);
+        } else {
+            FZ_ASSERT(any->nsegs > 0 ? err == TN_EMACHINE : err < 0);
+            FZ_ASSERT(p.nsegs == 0 && p.detail != 0 && err == tn_loader_err_(p.detail));
+        }
+    }
+}
+
 /* Parses and places the len bytes of image, from a copy of exactly that size. */
 static void loader_properties(const uint8_t *bytes, size_t len, const struct ranges *r)
 {
@@ -122,7 +156,8 @@ static void loader_properties(const uint8_t *bytes, size_t len, const struct ran
         abort();
     if (len)
         memcpy(image, bytes, len);
-    err = tn_loader_parse(image, len, &p);
+    err = tn_loader_parse_for(image, len, TN_LOADER_EM_ANY, &p);
+    loader_machines(image, len, &p);
     free(image);
     if (err) {
         FZ_ASSERT(err < 0 && p.nsegs == 0 && p.detail != 0 && err == tn_loader_err_(p.detail));
@@ -141,7 +176,7 @@ static void loader_properties(const uint8_t *bytes, size_t len, const struct ran
     FZ_ASSERT(p.relocatable || p.seg[0].gpa == before.seg[0].gpa);
     for (uint32_t i = 0; i < p.nsegs; i++)
         loader_placed(r, p.seg[i].gpa,
-                      p.format == TN_LOADER_BZIMAGE ? p.init_size : p.seg[i].mem_size);
+                      p.format != TN_LOADER_ELF64 ? p.init_size : p.seg[i].mem_size);
     err = tn_loader_place_initrd(&p, r->initrd, r->ram, r->nram, r->res, r->nres, &gpa);
     if (err) {
         FZ_ASSERT(gpa == 0 && err == (r->initrd ? TN_ENOFIT : TN_EINVAL));

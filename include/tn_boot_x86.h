@@ -5,8 +5,8 @@
  * WHAT
  *   Lays out an x86-64 guest's memory (RAM around the MMIO hole, the e820 map, a fixed low
  *   megabyte), writes a kernel, its initrd and its command line into it, with what the boot
- *   protocol wants beside them (the zero page of the 64-bit Linux protocol, or the start info of
- *   PVH; page tables; a GDT), and says what the first vCPU's registers must be.
+ *   protocol wants beside them (the zero page of the 64-bit and the 32-bit Linux protocol, or the
+ *   start info of PVH; page tables; a GDT), and says what the first vCPU's registers must be.
  *
  * USAGE
  *   static const uint8_t kernel[64]; // the bytes of a vmlinux or a bzImage
@@ -41,12 +41,14 @@
  *     0x00000   0x01000   left alone (vectors and BIOS data area; a PVH vCPU's TSS base is 0)
  *     0x01000   0x02000   GDT
  *     0x06000   0x07000   PVH: start info, module list, memory map
- *     0x07000   0x08000   Linux: the zero page (struct boot_params)
+ *     0x07000   0x08000   Linux: the zero page (struct boot_params), but see 0x90000
  *     0x08000   0x09000   a stack, for kernels that are too small to bring their own
- *     0x09000   0x0a000   Linux: PML4
- *     0x0a000   0x0b000   Linux: page directory pointers
- *     0x0b000   0x0f000   Linux: four page directories
- *     0x20000   0x30000   command line
+ *     0x09000   0x0a000   64-bit Linux: PML4
+ *     0x0a000   0x0b000   64-bit Linux: page directory pointers
+ *     0x0b000   0x0f000   64-bit Linux: four page directories
+ *     0x20000   0x30000   command line, but see 0x90000
+ *     0x90000   0x91000   Linux before protocol 2.02: the zero page, where they look for it
+ *     0x91000   0x91100   Linux before protocol 2.02: command line
  *     0x9fc00   0xa0000   extended BIOS data area, reserved in the e820 map
  *     0xe0000   0xf0000   for ACPI tables, reserved in the e820 map
  *     0xf0000   0x100000  for the MP table, reserved in the e820 map
@@ -64,14 +66,15 @@
  *
  * SPEC
  *   The Linux/x86 boot protocol 2.15 (Documentation/arch/x86/boot.rst: "The Real-Mode Kernel
- *   Header", "64-bit Boot Protocol"; zero-page.rst). Xen's x86/HVM direct boot ABI
+ *   Header", "The Kernel Command Line", "32-bit Boot Protocol", "64-bit Boot Protocol";
+ *   zero-page.rst). Xen's x86/HVM direct boot ABI
  *   (docs/misc/pvh.pandoc; hvm/start_info.h, version 1). Intel SDM vol. 3A sections 3.4.5, 4.5
  *   and 8.2.3 (descriptors, 4-level paging, the 64-bit TSS descriptor).
  *
  * LIMITS
  *   16 MiB to 1 TiB of RAM. Kernel and initrd lie below the hole, so together below 3 GiB. No
- *   real-mode or 32-bit Linux protocol, no setup_data, no framebuffer. One PVH module. An image
- *   that wants to be loaded below 1 MiB is refused.
+ *   real-mode Linux protocol, no setup_data, no framebuffer. One PVH module. An image that wants to
+ *   be loaded below 1 MiB is refused.
  */
 #ifndef TN_BOOT_X86_H
 #define TN_BOOT_X86_H
@@ -122,24 +125,26 @@ extern "C" {
 /* ---- part 1: the API ---------------------------------------------------------------------- */
 
 /* Guest physical addresses, fixed. The manual has the table of the low megabyte. */
-#define TN_BOOT_X86_GDT          0x1000ull
-#define TN_BOOT_X86_PVH_INFO     0x6000ull
-#define TN_BOOT_X86_ZERO_PAGE    0x7000ull
-#define TN_BOOT_X86_STACK_TOP    0x8ff0ull /* where RSP begins: 16 bytes below the page's end */
-#define TN_BOOT_X86_PML4         0x9000ull
-#define TN_BOOT_X86_PDPT         0xa000ull
-#define TN_BOOT_X86_PD           0xb000ull
-#define TN_BOOT_X86_CMDLINE      0x20000ull
-#define TN_BOOT_X86_CMDLINE_SIZE 0x10000ull /* bytes, the terminating zero included */
-#define TN_BOOT_X86_EBDA         0x9fc00ull
-#define TN_BOOT_X86_EBDA_END     0xa0000ull
-#define TN_BOOT_X86_ACPI         0xe0000ull
-#define TN_BOOT_X86_ACPI_SIZE    0x10000ull
-#define TN_BOOT_X86_MPTABLE      0xf0000ull
-#define TN_BOOT_X86_MPTABLE_SIZE 0x10000ull
-#define TN_BOOT_X86_HIMEM        0x100000ull /* kernel and initrd from here on */
-#define TN_BOOT_X86_HOLE         0xc0000000ull
-#define TN_BOOT_X86_HOLE_END     0x100000000ull /* [HOLE, HOLE_END) is for devices, never RAM */
+#define TN_BOOT_X86_GDT           0x1000ull
+#define TN_BOOT_X86_PVH_INFO      0x6000ull
+#define TN_BOOT_X86_ZERO_PAGE     0x7000ull
+#define TN_BOOT_X86_STACK_TOP     0x8ff0ull /* where RSP begins: 16 bytes below the page's end */
+#define TN_BOOT_X86_PML4          0x9000ull
+#define TN_BOOT_X86_PDPT          0xa000ull
+#define TN_BOOT_X86_PD            0xb000ull
+#define TN_BOOT_X86_CMDLINE       0x20000ull
+#define TN_BOOT_X86_CMDLINE_SIZE  0x10000ull /* bytes, the terminating zero included */
+#define TN_BOOT_X86_OLD_ZERO_PAGE 0x90000ull /* before protocol 2.02 */
+#define TN_BOOT_X86_OLD_CMDLINE   0x91000ull
+#define TN_BOOT_X86_EBDA          0x9fc00ull
+#define TN_BOOT_X86_EBDA_END      0xa0000ull
+#define TN_BOOT_X86_ACPI          0xe0000ull
+#define TN_BOOT_X86_ACPI_SIZE     0x10000ull
+#define TN_BOOT_X86_MPTABLE       0xf0000ull
+#define TN_BOOT_X86_MPTABLE_SIZE  0x10000ull
+#define TN_BOOT_X86_HIMEM         0x100000ull /* kernel and initrd from here on */
+#define TN_BOOT_X86_HOLE          0xc0000000ull
+#define TN_BOOT_X86_HOLE_END      0x100000000ull /* [HOLE, HOLE_END) is for devices, never RAM */
 
 #define TN_BOOT_X86_RAM_MIN (16ull << 20)
 #define TN_BOOT_X86_RAM_MAX (1ull << 40)
@@ -209,9 +214,10 @@ struct tn_boot_x86_e820_entry {
 TN_API int tn_boot_x86_e820(uint64_t size, struct tn_boot_x86_e820_entry *out, uint32_t cap);
 
 enum tn_boot_x86_proto {
-    TN_BOOT_X86_AUTO = 0, /* LINUX64 where the image has it, else PVH */
+    TN_BOOT_X86_AUTO = 0, /* LINUX64 where the image has it, else PVH, else LINUX32 */
     TN_BOOT_X86_LINUX64 = 1,
-    TN_BOOT_X86_PVH = 2
+    TN_BOOT_X86_PVH = 2,
+    TN_BOOT_X86_LINUX32 = 3
 };
 
 struct tn_boot_x86_cfg {
@@ -235,7 +241,7 @@ struct tn_boot_x86_seg {
 
 /* The first vCPU at the kernel's entry. What is not listed keeps its reset value. */
 struct tn_boot_x86_cpu {
-    uint32_t proto; /* TN_BOOT_X86_LINUX64 or TN_BOOT_X86_PVH: what was used */
+    uint32_t proto; /* enum tn_boot_x86_proto: what was used, never AUTO */
     uint64_t rip, rsp, rbp, rsi, rbx, rflags;
     uint64_t cr0, cr3, cr4, efer;
     struct tn_boot_x86_seg cs, ds, tr; /* ds is for DS, ES, FS, GS and SS */
@@ -283,10 +289,14 @@ TN_API int tn_boot_x86_load(const struct tn_mem *mem, const struct tn_boot_x86_c
 
 /* Offsets in the zero page; those from 0x1f1 on are the setup header's, whose copy ends below
  * 0x290. boot.rst "The Real-Mode Kernel Header", zero-page.rst. */
+#define TN_BOOT_X86_ZP_EXT_MEM_K     0x002u /* before e820: KiB of RAM above 1 MiB, 16 bits */
+#define TN_BOOT_X86_ZP_CL_MAGIC      0x020u /* before protocol 2.02 */
+#define TN_BOOT_X86_ZP_CL_OFFSET     0x022u /* from the zero page on */
 #define TN_BOOT_X86_ZP_RSDP          0x070u
 #define TN_BOOT_X86_ZP_EXT_RAMDISK   0x0c0u
 #define TN_BOOT_X86_ZP_EXT_RAMDISK_N 0x0c4u
 #define TN_BOOT_X86_ZP_EXT_CMDLINE   0x0c8u
+#define TN_BOOT_X86_ZP_ALT_MEM_K     0x1e0u /* the same in 32 bits */
 #define TN_BOOT_X86_ZP_E820_N        0x1e8u
 #define TN_BOOT_X86_ZP_SETUP         0x1f1u
 #define TN_BOOT_X86_ZP_BOOT_FLAG     0x1feu
@@ -517,10 +527,30 @@ static inline bool tn_boot_x86_plan_ok_(const struct tn_loader_plan *plan, uint6
     return inside;
 }
 
+/*
+ * Whether the plan's kernel is of a protocol before 2.02: it knows neither cmd_line_ptr nor ESI,
+ * but finds the zero page at 0x90000 and the command line by an offset from there.
+ */
+/*@ requires \valid_read(plan);
+    assigns \nothing;
+    ensures \result != 0 <==> plan->setup_len > 0 && plan->boot_version < 0x0202; */
+static inline bool tn_boot_x86_old_(const struct tn_loader_plan *plan)
+{
+    return plan->setup_len > 0 && plan->boot_version < 0x0202;
+}
+
+/*@ requires \valid_read(plan);
+    assigns \nothing;
+    ensures \result == TN_BOOT_X86_CMDLINE || \result == TN_BOOT_X86_OLD_CMDLINE; */
+static inline uint64_t tn_boot_x86_cmdline_(const struct tn_loader_plan *plan)
+{
+    return tn_boot_x86_old_(plan) ? TN_BOOT_X86_OLD_CMDLINE : TN_BOOT_X86_CMDLINE;
+}
+
 /* The zero page. An ELF image has no setup header: it gets the least that says a boot loader of
  * protocol 2.15 was here. */
 /*@ requires \valid(page + (0 .. 4095)) && \valid_read(cfg) && \valid_read(info);
-    requires n <= TN_BOOT_X86_E820_MAX && \valid_read(map + (0 .. n - 1));
+    requires 4 <= n <= TN_BOOT_X86_E820_MAX && \valid_read(map + (0 .. n - 1));
     requires info->plan.setup_off + info->plan.setup_len <= cfg->kernel_len;
     requires \valid_read(cfg->kernel + (0 .. cfg->kernel_len - 1));
     requires 0 < info->plan.nsegs <= TN_LOADER_MAX_SEGS;
@@ -550,8 +580,18 @@ static inline void tn_boot_x86_zero_page_(uint8_t *page, const struct tn_boot_x8
         tn_put_(page + TN_BOOT_X86_ZP_CMDLINE_SIZE, 4, plan->cmdline_max);
     }
     tn_put_(page + TN_BOOT_X86_ZP_LOADER, 1, 0xff); /* a loader without a number of its own */
-    tn_put_(page + TN_BOOT_X86_ZP_CMDLINE, 4, TN_BOOT_X86_CMDLINE);
-    tn_put_(page + TN_BOOT_X86_ZP_EXT_CMDLINE, 4, TN_BOOT_X86_CMDLINE >> 32);
+    if (tn_boot_x86_old_(plan)) {
+        uint64_t kib = map[3].size / 1024; /* what lies from 1 MiB on */
+
+        tn_put_(page + TN_BOOT_X86_ZP_CL_MAGIC, 2, 0xa33f);
+        tn_put_(page + TN_BOOT_X86_ZP_CL_OFFSET, 2,
+                TN_BOOT_X86_OLD_CMDLINE - TN_BOOT_X86_OLD_ZERO_PAGE);
+        tn_put_(page + TN_BOOT_X86_ZP_EXT_MEM_K, 2, kib < 0xffff ? kib : 0xffff);
+        tn_put_(page + TN_BOOT_X86_ZP_ALT_MEM_K, 4, kib);
+    } else {
+        tn_put_(page + TN_BOOT_X86_ZP_CMDLINE, 4, TN_BOOT_X86_CMDLINE);
+        tn_put_(page + TN_BOOT_X86_ZP_EXT_CMDLINE, 4, TN_BOOT_X86_CMDLINE >> 32);
+    }
     tn_put_(page + TN_BOOT_X86_ZP_RAMDISK, 4, info->initrd_gpa % 0x100000000ull);
     tn_put_(page + TN_BOOT_X86_ZP_RAMDISK_N, 4, info->initrd_size % 0x100000000ull);
     tn_put_(page + TN_BOOT_X86_ZP_EXT_RAMDISK, 4, info->initrd_gpa / 0x100000000ull);
@@ -626,8 +666,10 @@ static inline void tn_boot_x86_seg_(struct tn_boot_x86_seg *seg, uint16_t select
 }
 
 /* The registers. boot.rst "64-bit Boot Protocol": long mode, interrupts off, __BOOT_CS, __BOOT_DS,
- * RSI the zero page. The direct boot ABI: 32-bit, no paging, EBX the start info, CR4 clear. */
-static inline void tn_boot_x86_cpu_(struct tn_boot_x86_cpu *cpu, uint32_t proto, uint64_t entry)
+ * RSI the zero page; "32-bit Boot Protocol": the same without paging, and EBP, EDI and EBX 0. The
+ * direct boot ABI: 32-bit, no paging, EBX the start info, CR4 clear. */
+static inline void tn_boot_x86_cpu_(struct tn_boot_x86_cpu *cpu, uint32_t proto, uint64_t entry,
+                                    uint64_t zero_page)
 {
     __builtin_memset(cpu, 0, sizeof(*cpu));
     cpu->proto = proto;
@@ -645,7 +687,11 @@ static inline void tn_boot_x86_cpu_(struct tn_boot_x86_cpu *cpu, uint32_t proto,
         cpu->rbx = TN_BOOT_X86_PVH_INFO;
         return;
     }
-    cpu->rsi = TN_BOOT_X86_ZERO_PAGE;
+    cpu->rsi = zero_page;
+    if (proto == TN_BOOT_X86_LINUX32) {
+        cpu->rbp = 0;
+        return;
+    }
     cpu->cs.l = 1;
     cpu->cs.db = 0;
     cpu->cr0 |= 0x80000000u; /* PG */
@@ -697,6 +743,7 @@ static inline int tn_boot_x86_write_(const struct tn_mem *mem, const struct tn_b
     struct tn_boot_x86_e820_entry map[TN_BOOT_X86_E820_MAX];
     int n = tn_boot_x86_e820(cfg->ram_size, map, TN_BOOT_X86_E820_MAX);
     const struct tn_loader_plan *plan = &info->plan;
+    uint64_t cmdline = tn_boot_x86_cmdline_(plan);
     uint8_t page[4096];
     uint32_t i;
     int err = n;
@@ -711,9 +758,9 @@ static inline int tn_boot_x86_write_(const struct tn_mem *mem, const struct tn_b
     if (err >= 0 && info->initrd_size > 0)
         err = tn_mem_write(mem, info->initrd_gpa, cfg->initrd, cfg->initrd_len);
     if (err >= 0 && info->cmdline_len > 0)
-        err = tn_mem_write(mem, TN_BOOT_X86_CMDLINE, cfg->cmdline, info->cmdline_len);
+        err = tn_mem_write(mem, cmdline, cfg->cmdline, info->cmdline_len);
     if (err >= 0)
-        err = tn_mem_fill(mem, TN_BOOT_X86_CMDLINE + info->cmdline_len, 0, 1);
+        err = tn_mem_fill(mem, cmdline + info->cmdline_len, 0, 1);
     if (err >= 0)
         err = tn_boot_x86_gdt_(mem, cpu);
     if (err < 0)
@@ -723,8 +770,22 @@ static inline int tn_boot_x86_write_(const struct tn_mem *mem, const struct tn_b
         return tn_mem_write(mem, TN_BOOT_X86_PVH_INFO, page, TN_BOOT_X86_PVH_END);
     }
     tn_boot_x86_zero_page_(page, cfg, info, map, (uint32_t)n);
-    err = tn_mem_write(mem, TN_BOOT_X86_ZERO_PAGE, page, sizeof(page));
-    return err < 0 ? err : tn_boot_x86_tables_(mem, page);
+    err = tn_mem_write(mem, cpu->rsi, page, sizeof(page));
+    return err < 0 || cpu->proto == TN_BOOT_X86_LINUX32 ? err : tn_boot_x86_tables_(mem, page);
+}
+
+/* Whether the image offers the protocol. */
+/*@ requires \valid_read(plan);
+    assigns \nothing;
+    ensures \result != 0 <==>
+      (proto == TN_BOOT_X86_LINUX64 && plan->has_linux64 != 0) ||
+      (proto == TN_BOOT_X86_LINUX32 && plan->has_linux32 != 0) ||
+      (proto == TN_BOOT_X86_PVH && plan->has_pvh != 0); */
+static inline bool tn_boot_x86_offers_(const struct tn_loader_plan *plan, uint32_t proto)
+{
+    return (proto == TN_BOOT_X86_LINUX64 && plan->has_linux64) ||
+           (proto == TN_BOOT_X86_LINUX32 && plan->has_linux32) ||
+           (proto == TN_BOOT_X86_PVH && plan->has_pvh);
 }
 
 /* The checks and the plan, up to the first write; info->stage follows. */
@@ -738,7 +799,8 @@ static inline int tn_boot_x86_plan_(const struct tn_mem *mem, const struct tn_bo
     int n = tn_boot_x86_ram(cfg->ram_size, ram);
     int err;
 
-    if (n < 0 || proto > TN_BOOT_X86_PVH || !cfg->kernel || (!cfg->initrd && cfg->initrd_len > 0))
+    if (n < 0 || proto > TN_BOOT_X86_LINUX32 || !cfg->kernel ||
+        (!cfg->initrd && cfg->initrd_len > 0))
         return TN_EINVAL;
     if (!tn_mem_holds(mem, 0, ram[0].size) || !tn_mem_holds(mem, ram[1].gpa, ram[1].size))
         return TN_EINVAL;
@@ -751,9 +813,12 @@ static inline int tn_boot_x86_plan_(const struct tn_mem *mem, const struct tn_bo
         return err;
 
     info->stage = TN_BOOT_X86_AT_PROTO;
-    if (proto == TN_BOOT_X86_AUTO)
-        proto = plan->has_linux64 ? TN_BOOT_X86_LINUX64 : TN_BOOT_X86_PVH;
-    if (!(proto == TN_BOOT_X86_PVH ? plan->has_pvh : plan->has_linux64))
+    if (proto == TN_BOOT_X86_AUTO) {
+        proto = plan->has_linux64 ? TN_BOOT_X86_LINUX64
+                : plan->has_pvh   ? TN_BOOT_X86_PVH
+                                  : TN_BOOT_X86_LINUX32;
+    }
+    if (!tn_boot_x86_offers_(plan, proto))
         return TN_EUNSUP;
 
     info->stage = TN_BOOT_X86_AT_CMDLINE;
@@ -772,7 +837,9 @@ static inline int tn_boot_x86_plan_(const struct tn_mem *mem, const struct tn_bo
     info->where = plan->where;
     if (err < 0)
         return err;
-    entry = proto == TN_BOOT_X86_PVH ? plan->pvh_entry : plan->linux64_entry;
+    entry = proto == TN_BOOT_X86_PVH       ? plan->pvh_entry
+            : proto == TN_BOOT_X86_LINUX32 ? plan->linux32_entry
+                                           : plan->linux64_entry;
     if (!tn_boot_x86_plan_ok_(plan, cfg->kernel_len, TN_BOOT_X86_HIMEM, ram[0].size, entry))
         return TN_EBUG;
 
@@ -783,7 +850,8 @@ static inline int tn_boot_x86_plan_(const struct tn_mem *mem, const struct tn_bo
             return err;
         info->initrd_size = cfg->initrd_len;
     }
-    tn_boot_x86_cpu_(cpu, proto, entry);
+    tn_boot_x86_cpu_(cpu, proto, entry,
+                     tn_boot_x86_old_(plan) ? TN_BOOT_X86_OLD_ZERO_PAGE : TN_BOOT_X86_ZERO_PAGE);
     return TN_OK;
 }
 

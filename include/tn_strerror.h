@@ -156,6 +156,11 @@ TN_API const char *tn_errname(int err)
     return "unknown";
 }
 
+/* The header of a zboot image has the offset of what is packed in it as a number at byte 8. */
+#define TN_STRERROR_ZBOOT_(how, unpack)                             \
+    "an EFI zboot image, packed by " how "; unpack what is in it: " \
+    "tail -c +$(($(od -An -tu4 -j8 -N4 FILE) + 1)) FILE | " unpack " >KERNEL"
+
 TN_API const char *tn_strerror_loader(uint32_t detail)
 {
     switch (detail) {
@@ -166,11 +171,27 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 2u:
         return "the file is too short to tell what it is";
     case 3u:
-        return "neither an ELF file nor a bzImage";
+        return "neither an ELF file, a bzImage nor an Image";
     case 4u:
-        return "a compressed file (gzip, zstd, xz, bzip2, lzma or lz4); decompress it first";
+        return "a bzImage; this machine is not x86-64";
     case 5u:
-        return "an arm64 Image; this machine is x86-64";
+        return "an arm64 Image; this machine is another";
+    case 6u:
+        return "a riscv64 Image; this machine is another";
+    case 7u:
+        return "compressed by gzip; unpack it first: gzip -dc FILE >KERNEL";
+    case 8u:
+        return "compressed by bzip2; unpack it first: bzip2 -dc FILE >KERNEL";
+    case 9u:
+        return "compressed by lzma; unpack it first: xz -dc -F lzma FILE >KERNEL";
+    case 10u:
+        return "compressed by xz; unpack it first: xz -dc FILE >KERNEL";
+    case 11u:
+        return "compressed by lzo; unpack it first: lzop -dc FILE >KERNEL";
+    case 12u:
+        return "compressed by lz4; unpack it first: lz4 -dc FILE >KERNEL";
+    case 13u:
+        return "compressed by zstd; unpack it first: zstd -dc FILE >KERNEL";
     case 16u:
         return "the file ends inside the 64-byte ELF header";
     case 17u:
@@ -180,7 +201,7 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 19u:
         return "e_ident has an unknown class, byte order or version";
     case 20u:
-        return "e_machine is another machine's; this one is x86-64 (62)";
+        return "e_machine is another machine's";
     case 21u:
         return "e_type is neither ET_EXEC nor ET_DYN";
     case 22u:
@@ -224,25 +245,35 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
     case 65u:
         return "the file ends inside the bzImage's setup part";
     case 66u:
-        return "the boot protocol is below 2.10, or not 2.x";
+        return "the boot protocol is below 2.00, or not 2.x";
     case 67u:
         return "the setup header's length, from its jump, is out of range";
     case 68u:
         return "LOADED_HIGH is clear: a zImage";
     case 69u:
-        return "XLF_KERNEL_64 is clear: a 32-bit kernel, or one before Linux 3.8";
-    case 70u:
         return "syssize passes the end of the file";
+    case 70u:
+        return "syssize ends before the entry, which is at 0, or at 0x200 of a 64-bit kernel";
     case 71u:
-        return "syssize ends before the 64-bit entry at 0x200";
-    case 72u:
         return "kernel_alignment is not a power of two";
-    case 73u:
+    case 72u:
         return "min_alignment is above kernel_alignment";
-    case 74u:
+    case 73u:
         return "pref_address is not aligned to kernel_alignment";
-    case 75u:
+    case 74u:
         return "pref_address + init_size is above the limit of 4 GiB, or of 2^52";
+    case 80u:
+        return "the file ends inside the 64-byte Image header";
+    case 81u:
+        return "a big-endian Image; this machine is little-endian";
+    case 82u:
+        return "the version of the Image header is not 0.2, nor a later 0.x";
+    case 83u:
+        return "image_size is 0";
+    case 84u:
+        return "text_offset is not a multiple of 2 MiB";
+    case 85u:
+        return "text_offset + image_size is above the limit of 2^52";
     case 96u:
         return "a segment is not whole in one range of RAM";
     case 97u:
@@ -255,11 +286,26 @@ TN_API const char *tn_strerror_loader(uint32_t detail)
         return "no place in RAM is large enough for the kernel's init_size";
     case 101u:
         return "the entry is not in what is loaded";
+    case 112u:
+        return TN_STRERROR_ZBOOT_("gzip", "gzip -dc");
+    case 113u:
+        return TN_STRERROR_ZBOOT_("lzma", "xz -dc -F lzma");
+    case 114u:
+        return TN_STRERROR_ZBOOT_("xz", "xz -dc");
+    case 115u:
+        return TN_STRERROR_ZBOOT_("lzo", "lzop -dc");
+    case 116u:
+        return TN_STRERROR_ZBOOT_("lz4", "lz4 -dc");
+    case 117u:
+        return TN_STRERROR_ZBOOT_("zstd", "zstd -dc");
+    case 118u:
+        return "an EFI zboot image, packed in an unknown way; boot what is in it instead";
     default:
         return "unknown detail";
     }
 }
 
+#undef TN_STRERROR_ZBOOT_
 #undef TN_STRERROR_SENTENCE_
 #undef TN_STRERROR_NAME_
 #undef TN_STRERROR_LIST_

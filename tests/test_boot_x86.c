@@ -245,6 +245,10 @@ static void offsets_are_the_kernels(void **state)
     (void)state;
 #ifdef __x86_64__
 #define AT(name, field) assert_int_equal(TN_BOOT_X86_ZP_##name, offsetof(struct boot_params, field))
+    AT(EXT_MEM_K, screen_info.ext_mem_k);
+    AT(CL_MAGIC, screen_info.cl_magic);
+    AT(CL_OFFSET, screen_info.cl_offset);
+    AT(ALT_MEM_K, alt_mem_k);
     AT(RSDP, acpi_rsdp_addr);
     AT(EXT_RAMDISK, ext_ramdisk_image);
     AT(EXT_RAMDISK_N, ext_ramdisk_size);
@@ -303,7 +307,7 @@ static void bad_ram_high(struct rig *r, uint8_t *elf)
 static void bad_proto(struct rig *r, uint8_t *elf)
 {
     (void)elf;
-    r->cfg.proto = 3;
+    r->cfg.proto = 4;
 }
 static void bad_kernel_null(struct rig *r, uint8_t *elf)
 {
@@ -330,6 +334,11 @@ static void bad_no_pvh(struct rig *r, uint8_t *elf)
 {
     make_elf(elf, TEXT, DATA, 0);
     r->cfg.proto = TN_BOOT_X86_PVH;
+}
+static void bad_no_linux32(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    r->cfg.proto = TN_BOOT_X86_LINUX32;
 }
 static void bad_no_linux64(struct rig *r, uint8_t *elf)
 {
@@ -379,6 +388,7 @@ static const struct bad bads[] = {
     {"no kernel", TN_EFORMAT, TN_BOOT_X86_AT_KERNEL, bad_magic},
     {"PVH not offered", TN_EUNSUP, TN_BOOT_X86_AT_PROTO, bad_no_pvh},
     {"LINUX64 not offered", TN_EUNSUP, TN_BOOT_X86_AT_PROTO, bad_no_linux64},
+    {"LINUX32 not offered", TN_EUNSUP, TN_BOOT_X86_AT_PROTO, bad_no_linux32},
     {"command line", TN_ERANGE, TN_BOOT_X86_AT_CMDLINE, bad_cmdline},
     {"segment on the zero page", TN_EOVERLAP, TN_BOOT_X86_AT_PLACE, bad_low},
     {"segment into the low megabyte", TN_EOVERLAP, TN_BOOT_X86_AT_PLACE, bad_low_end},
@@ -479,7 +489,7 @@ static void d01_images_cut_anywhere(void **state)
     rig_up(&r, 64 * MIB);
     make_elf(elf, TEXT, DATA, PVH_ENTRY);
     make_bzimage(bz);
-    for (size_t len = 0; len < BZ_LEN; len += len < 0x400 ? 1 : 13) {
+    for (size_t len = 0; len < BZ_LEN - 15; len += len < 0x400 ? 1 : 13) {
         uint8_t *cut = test_exact(bz, len);
 
         r.cfg.kernel = cut;
@@ -606,24 +616,26 @@ static void check_seg(const struct rig *r, const struct tn_boot_x86_seg *seg)
 static void check_cpu(const struct rig *r, uint32_t proto, uint64_t entry)
 {
     const struct tn_boot_x86_cpu *c = &r->cpu;
-    bool pvh = proto == TN_BOOT_X86_PVH;
+    bool pvh = proto == TN_BOOT_X86_PVH, flat = proto != TN_BOOT_X86_LINUX64;
+    bool old = r->info.plan.setup_len > 0 && r->info.plan.boot_version < 0x202;
 
     assert_int_equal(c->proto, proto);
     assert_int_equal(c->rip, entry);
     assert_int_equal(c->rflags, 2);
-    assert_int_equal(c->rsi, pvh ? 0 : 0x7000);
+    assert_int_equal(c->rsi, pvh ? 0 : old ? 0x90000 : 0x7000);
     assert_int_equal(c->rbx, pvh ? 0x6000 : 0);
     assert_int_equal(c->rsp, 0x8ff0);
-    assert_int_equal(c->cr0, pvh ? 0x11 : 0x80000011);
-    assert_int_equal(c->cr3, pvh ? 0 : 0x9000);
-    assert_int_equal(c->cr4, pvh ? 0 : 0x20);
-    assert_int_equal(c->efer, pvh ? 0 : 0x500);
+    assert_int_equal(c->rbp, proto == TN_BOOT_X86_LINUX32 ? 0 : 0x8ff0);
+    assert_int_equal(c->cr0, flat ? 0x11 : 0x80000011);
+    assert_int_equal(c->cr3, flat ? 0 : 0x9000);
+    assert_int_equal(c->cr4, flat ? 0 : 0x20);
+    assert_int_equal(c->efer, flat ? 0 : 0x500);
     assert_int_equal(c->gdt_base, 0x1000);
     assert_int_equal(c->gdt_limit, 47);
     assert_int_equal(c->idt_limit, 0);
     assert_int_equal(c->cs.selector, 0x10);
     assert_int_equal(c->ds.selector, 0x18);
-    assert_true(c->cs.l == !pvh && c->cs.db == pvh && c->cs.type == 0xb && c->cs.s == 1);
+    assert_true(c->cs.l == !flat && c->cs.db == flat && c->cs.type == 0xb && c->cs.s == 1);
     assert_true(c->ds.db == 1 && c->ds.type == 3 && c->ds.s == 1 && c->ds.limit == UINT32_MAX);
     assert_true(c->cs.base == 0 && c->cs.limit == UINT32_MAX && c->cs.g == 1);
     assert_true(c->tr.base == 0 && c->tr.limit == 0x67 && c->tr.type == 0xb && c->tr.s == 0);
@@ -792,6 +804,111 @@ static void linux64_from_bzimage(void **state)
     rig_down(&r);
 }
 
+/* The zero page is linux64's, the CPU's state is not; before 2.02 they find it at 0x90000. */
+static void linux32_from_bzimage(void **state)
+{
+    static const struct {
+        uint16_t version;
+        uint8_t jump;
+        uint64_t gpa;
+    } t[] = {
+        {0x20f, BZ_JUMP, BZ_PREF}, {0x209, 0x258 - 0x202, 0x200000},
+        {0x205, 0x33, 0x200000},   {0x204, 0x2e, MIB},
+        {0x202, 0x2a, MIB},        {0x201, 0x24, MIB},
+        {0x200, 0x22, MIB},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(t) * 2; i++) {
+        bool autopick = i % 2, old = t[i / 2].version < 0x202;
+        uint64_t zp = old ? 0x90000 : 0x7000, line = old ? 0x91000 : 0x20000;
+        uint64_t gpa = t[i / 2].gpa;
+        size_t setup = 0x202u + t[i / 2].jump - 0x1f1u;
+        uint8_t bz[BZ_LEN], initrd[4097], want[0x90];
+        struct rig r;
+
+        if (autopick && t[i / 2].version == 0x20f)
+            continue; /* it is linux64 then */
+        make_bzimage(bz);
+        bz[0x201] = t[i / 2].jump;
+        tn_put_(bz + 0x206, 2, t[i / 2].version);
+        memset(initrd, 0x55, sizeof(initrd));
+        rig_up(&r, 64 * MIB);
+        fill(&r);
+        r.cfg.kernel = test_exact(bz, sizeof(bz));
+        r.cfg.kernel_len = sizeof(bz);
+        r.cfg.initrd = initrd;
+        r.cfg.initrd_len = sizeof(initrd);
+        r.cfg.cmdline = "old style";
+        r.cfg.rsdp = 0xe0000;
+        r.cfg.proto = autopick ? TN_BOOT_X86_AUTO : TN_BOOT_X86_LINUX32;
+        assert_int_equal(rig_load(&r), 0);
+        check_cpu(&r, TN_BOOT_X86_LINUX32, gpa);
+        check_initrd(&r);
+        assert_memory_equal(r.host[0] + gpa, bz + 0x400, BZ_LEN - 0x400);
+        if (old) { /* pages 0x90 and 0x91, and no others but the GDT's */
+            assert_true(all(r.host[0] + 0x20000, 0xa5, 0x1000));
+            assert_true(all(r.host[0] + 0x92000, 0xa5, MIB - 0x92000));
+            assert_true(all(r.host[0] + 0x2000, 0xa5, 0x90000 - 0x2000));
+            assert_int_equal(peek(&r, zp + 0x20, 2), 0xa33f);
+            assert_int_equal(peek(&r, zp + 0x22, 2), line - zp);
+            assert_int_equal(peek(&r, zp + 0x02, 2), 63 * 1024);
+            assert_int_equal(peek(&r, zp + 0x1e0, 4), 63 * 1024);
+        } else {
+            check_low_pages(&r, "17");
+            assert_true(is_zero(r.host[0] + zp, 0x70));
+        }
+        assert_string_equal((char *)r.host[0] + line, "old style");
+        memcpy(want, bz + 0x1f1, setup);
+        tn_put_(want + (0x210 - 0x1f1), 1, 0xff);
+        tn_put_(want + (0x214 - 0x1f1), 4, gpa);
+        tn_put_(want + (0x218 - 0x1f1), 4, r.info.initrd_gpa);
+        tn_put_(want + (0x21c - 0x1f1), 4, sizeof(initrd));
+        if (!old)
+            tn_put_(want + (0x228 - 0x1f1), 4, line);
+        tn_put_(want + (0x250 - 0x1f1), 8, 0);
+        assert_memory_equal(r.host[0] + zp + 0x1f1, want, setup);
+        assert_int_equal(peek(&r, zp + 0x070, 8), 0xe0000);
+        check_memmap(&r, zp + 0x2d0, 20, 4);
+
+        r.cfg.cmdline = long_line; /* 255 bytes before 2.06, see d07 for the rest */
+        memset(long_line, 'x', 256);
+        long_line[256] = 0;
+        assert_int_equal(rig_load(&r), t[i / 2].version < 0x206 ? TN_ERANGE : 0);
+        long_line[255] = 0;
+        assert_int_equal(rig_load(&r), 0);
+        assert_string_equal((char *)r.host[0] + line, long_line);
+        free((void *)r.cfg.kernel);
+        rig_down(&r);
+    }
+}
+
+/* 16 bits can't say how much RAM there is, nor can 32 of what lies above the hole. */
+static void before_2_02_ram_is_also_told_in_kib(void **state)
+{
+    static const uint64_t rams[] = {16 * MIB, 64 * MIB + 4096, 3 * GIB, 4 * GIB};
+    uint8_t bz[BZ_LEN];
+
+    (void)state;
+    make_bzimage(bz);
+    bz[0x201] = 0x22;
+    tn_put_(bz + 0x206, 2, 0x200);
+    for (size_t i = 0; i < COUNT(rams); i++) {
+        struct rig r;
+        uint64_t kib;
+
+        rig_up(&r, rams[i]);
+        kib = (r.ram[0].size - MIB) / 1024;
+        r.cfg.kernel = bz;
+        r.cfg.kernel_len = sizeof(bz);
+        assert_int_equal(rig_load(&r), 0);
+        assert_int_equal(peek(&r, 0x90002, 2), kib < 65535 ? kib : 65535);
+        assert_int_equal(peek(&r, 0x901e0, 4), kib);
+        assert_string_equal((char *)r.host[0] + 0x91000, "");
+        rig_down(&r);
+    }
+}
+
 static void pvh_from_elf(void **state)
 {
     static const uint64_t rams[] = {32 * MIB, 3 * GIB + 4096, 1024 * GIB};
@@ -922,31 +1039,37 @@ static void to_kvm(struct kvm_segment *k, const struct tn_boot_x86_seg *s)
     k->avl = s->avl;
 }
 
-/* Runs the loaded guest up to its first port write; the value written. */
-static uint32_t run(const struct rig *r)
+static struct {
+    int kvm, vm, vcpu;
+    struct kvm_run *run;
+    size_t size;
+} cpu;
+
+/* A CPU at the loaded guest's entry. */
+static void cpu_up(const struct rig *r)
 {
-    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     struct kvm_userspace_memory_region slot = {0, 0, 0, r->ram[0].size, (uintptr_t)r->host[0]};
     const struct tn_boot_x86_cpu *c = &r->cpu;
     struct kvm_regs regs = {0};
     struct kvm_sregs s;
-    struct kvm_run *run;
-    int vm, vcpu, size;
-    uint32_t value;
+    int size;
 
-    if (kvm < 0) {
+    cpu.kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (cpu.kvm < 0) {
         SKIP("/dev/kvm is missing or may not be opened");
     }
-    vm = ioctl(kvm, KVM_CREATE_VM, 0);
-    assert_true(vm >= 0);
-    assert_int_equal(ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000), 0);
-    assert_int_equal(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), 0);
-    vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-    assert_true(vcpu >= 0);
-    size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-    run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-    assert_true(run != MAP_FAILED);
-    assert_int_equal(ioctl(vcpu, KVM_GET_SREGS, &s), 0);
+    cpu.vm = ioctl(cpu.kvm, KVM_CREATE_VM, 0);
+    assert_true(cpu.vm >= 0);
+    assert_int_equal(ioctl(cpu.vm, KVM_SET_TSS_ADDR, 0xfffbd000), 0);
+    assert_int_equal(ioctl(cpu.vm, KVM_SET_USER_MEMORY_REGION, &slot), 0);
+    cpu.vcpu = ioctl(cpu.vm, KVM_CREATE_VCPU, 0);
+    assert_true(cpu.vcpu >= 0);
+    size = ioctl(cpu.kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    assert_true(size > 0);
+    cpu.size = (size_t)size;
+    cpu.run = mmap(NULL, cpu.size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu.vcpu, 0);
+    assert_true(cpu.run != MAP_FAILED);
+    assert_int_equal(ioctl(cpu.vcpu, KVM_GET_SREGS, &s), 0);
     to_kvm(&s.cs, &c->cs);
     to_kvm(&s.ds, &c->ds);
     s.es = s.fs = s.gs = s.ss = s.ds;
@@ -959,23 +1082,45 @@ static uint32_t run(const struct rig *r)
     s.cr3 = c->cr3;
     s.cr4 = c->cr4;
     s.efer = c->efer;
-    assert_int_equal(ioctl(vcpu, KVM_SET_SREGS, &s), 0);
+    assert_int_equal(ioctl(cpu.vcpu, KVM_SET_SREGS, &s), 0);
     regs.rip = c->rip;
     regs.rsp = c->rsp;
     regs.rbp = c->rbp;
     regs.rsi = c->rsi;
     regs.rbx = c->rbx;
     regs.rflags = c->rflags;
-    assert_int_equal(ioctl(vcpu, KVM_SET_REGS, &regs), 0);
-    assert_int_equal(ioctl(vcpu, KVM_RUN, 0), 0);
+    assert_int_equal(ioctl(cpu.vcpu, KVM_SET_REGS, &regs), 0);
+}
+
+/* Runs up to the next port write: the port, and what is written. */
+static uint32_t cpu_out(uint32_t *value)
+{
+    const struct kvm_run *run = cpu.run;
+
+    assert_int_equal(ioctl(cpu.vcpu, KVM_RUN, 0), 0);
     if (run->exit_reason != KVM_EXIT_IO)
         fail_msg("exit reason %u", run->exit_reason);
-    assert_int_equal(run->io.port, 0xf4);
-    memcpy(&value, (uint8_t *)run + run->io.data_offset, 4);
-    munmap(run, (size_t)size);
-    close(vcpu);
-    close(vm);
-    close(kvm);
+    *value = 0;
+    memcpy(value, (const uint8_t *)run + run->io.data_offset, run->io.size);
+    return run->io.port;
+}
+
+static void cpu_down(void)
+{
+    munmap(cpu.run, cpu.size);
+    close(cpu.vcpu);
+    close(cpu.vm);
+    close(cpu.kvm);
+}
+
+/* Runs the loaded guest up to its first port write; the value written. */
+static uint32_t run(const struct rig *r)
+{
+    uint32_t value;
+
+    cpu_up(r);
+    assert_int_equal(cpu_out(&value), 0xf4);
+    cpu_down();
     return value;
 }
 #endif
@@ -1006,6 +1151,51 @@ static void a_cpu_enters_linux64(void **state)
     r.host[0][0x1e00000] = 5;
     assert_int_equal(run(&r), 0x53726448 + 5);
     rig_down(&r);
+#else
+    SKIP("only on x86-64 Linux");
+#endif
+}
+
+/* A bzImage of tests/guests, by 32-bit entry: what it prints until it resets the machine. */
+static void a_cpu_enters_linux32(void **state)
+{
+    (void)state;
+#ifdef __x86_64__
+    static const char *const want[] = {"linux32 2.00 4 a line\n", "linux32 2.09 4 a line\n"};
+    const char *dir = getenv("TENON_GUESTS");
+
+    for (unsigned i = 0; i < 2; i++) {
+        static uint8_t bz[0x1000];
+        char path[512], said[64] = "";
+        size_t n = 0;
+        struct rig r;
+        FILE *f;
+
+        snprintf(path, sizeof(path), "%s/bzimage_2_%s.bin", dir ? dir : "build/guests",
+                 i ? "09" : "00");
+        f = fopen(path, "rb");
+        if (!f)
+            fail_msg("%s: no such guest; TENON_GUESTS names their directory", path);
+        rig_up(&r, 32 * MIB);
+        r.cfg.kernel = bz;
+        r.cfg.kernel_len = fread(bz, 1, sizeof(bz), f);
+        r.cfg.cmdline = "a line";
+        fclose(f);
+        assert_int_equal(rig_load(&r), 0);
+        check_cpu(&r, TN_BOOT_X86_LINUX32, i ? 0x200000 : MIB);
+        cpu_up(&r);
+        while (n < sizeof(said) - 1) {
+            uint32_t value, port = cpu_out(&value);
+
+            if (port != 0x3f8)
+                break;
+            said[n++] = (char)value;
+        }
+        cpu_down();
+        said[n] = 0;
+        assert_string_equal(said, want[i]);
+        rig_down(&r);
+    }
 #else
     SKIP("only on x86-64 Linux");
 #endif
@@ -1053,10 +1243,13 @@ int main(void)
         cmocka_unit_test(d07_command_line_ends_with_a_zero),
         cmocka_unit_test(linux64_from_elf),
         cmocka_unit_test(linux64_from_bzimage),
+        cmocka_unit_test(linux32_from_bzimage),
+        cmocka_unit_test(before_2_02_ram_is_also_told_in_kib),
         cmocka_unit_test(pvh_from_elf),
         cmocka_unit_test(auto_takes_linux64_then_pvh),
         cmocka_unit_test(plans_are_checked_again),
         cmocka_unit_test(a_cpu_enters_linux64),
+        cmocka_unit_test(a_cpu_enters_linux32),
         cmocka_unit_test(a_cpu_enters_pvh),
     };
 

@@ -139,10 +139,12 @@ static void a_sentence_says_whose_fault(void **state)
 /* Every detail of tn_loader.h has a sentence of its own, found by reading that header's enum. */
 static void every_loader_detail_has_a_sentence(void **state)
 {
-    static const uint32_t last[] = {TN_LOADER_ARM64_IMAGE, TN_LOADER_PVH_ENTRY, TN_LOADER_BZ_ADDR,
-                                    TN_LOADER_PLACE_ENTRY};
-    static const uint32_t first[] = {TN_LOADER_NONE, TN_LOADER_ELF_TRUNC, TN_LOADER_BZ_BOOT_FLAG,
-                                     TN_LOADER_PLACE_RAM};
+    static const uint32_t last[] = {TN_LOADER_ZSTD,        TN_LOADER_PVH_ENTRY,
+                                    TN_LOADER_BZ_ADDR,     TN_LOADER_IMAGE_ADDR,
+                                    TN_LOADER_PLACE_ENTRY, TN_LOADER_ZBOOT_OTHER};
+    static const uint32_t first[] = {TN_LOADER_NONE,         TN_LOADER_ELF_TRUNC,
+                                     TN_LOADER_BZ_BOOT_FLAG, TN_LOADER_IMAGE_TRUNC,
+                                     TN_LOADER_PLACE_RAM,    TN_LOADER_ZBOOT_GZIP};
     size_t known = 0;
 
     (void)state;
@@ -151,11 +153,15 @@ static void every_loader_detail_has_a_sentence(void **state)
             assert_string_not_equal(tn_strerror_loader(d), "unknown detail");
         assert_string_equal(tn_strerror_loader(last[g] + 1), "unknown detail");
     }
-    assert_int_equal(known, 6 + 24 + 12 + 6);
+    assert_int_equal(known, 14 + 24 + 11 + 6 + 6 + 7);
     assert_string_equal(tn_strerror_loader(UINT32_MAX), "unknown detail");
     assert_non_null(strstr(tn_strerror_loader(TN_LOADER_SEG_FILESZ), "p_filesz"));
     assert_non_null(strstr(tn_strerror_loader(TN_LOADER_PVH_SIZE), "PVH note"));
-    assert_non_null(strstr(tn_strerror_loader(TN_LOADER_BZ_NOT_64BIT), "XLF_KERNEL_64"));
+    assert_non_null(strstr(tn_strerror_loader(TN_LOADER_BZ_LOW), "zImage"));
+    assert_non_null(strstr(tn_strerror_loader(TN_LOADER_BZ_ADDR), "pref_address + init_size"));
+    assert_non_null(strstr(tn_strerror_loader(TN_LOADER_IMAGE_ADDR), "text_offset"));
+    assert_non_null(strstr(tn_strerror_loader(TN_LOADER_ZBOOT_ZSTD), "zstd -dc"));
+    assert_non_null(strstr(tn_strerror_loader(TN_LOADER_IS_RISCV), "riscv64"));
     assert_non_null(strstr(tn_strerror_loader(TN_LOADER_PLACE_NONE), "init_size"));
 }
 
