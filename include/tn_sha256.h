@@ -5,7 +5,8 @@
  * WHAT
  *   The hash of FIPS 180-4 and the keyed MAC of FIPS 198-1, with the SHA instructions of x86-64
  *   where the CPU has them and in plain C elsewhere, and a comparison that takes the same time
- *   whatever it finds.
+ *   whatever it finds. The digests of many chunks are made side by side: 16 with AVX-512, otherwise
+ *   two with the SHA instructions.
  *
  * USAGE
  *   const uint8_t key[16] = {1, 2, 3};
@@ -27,7 +28,7 @@
  *   tn_snap's digests and MAC are made with it.
  *
  * GUEST TRUST
- *   Any bytes may be hashed. Time depends on their number only, in both forms of the code.
+ *   Any bytes may be hashed. Time depends on their number only, in all forms of the code.
  *
  * MEMORY
  *   struct tn_sha256 is all there is; it may be copied, and so hashed on from in two ways. A
@@ -38,14 +39,15 @@
  *
  * CONFIG
  *   TN_SHA256_PORTABLE: plain C only, for code that must not touch vector registers. Compiled with
- *   -msha -msse4.1, the SHA instructions are used without asking for them.
+ *   -msha -msse4.1, the SHA instructions are used without asking for them, and AVX-512 only with
+ *   -mavx512f.
  *
  * SPEC
  *   FIPS 180-4: 4.1.2 functions, 4.2.2 constants, 5.1.1 padding, 5.3.3 initial value, 6.2.2
  *   computation. FIPS 198-1 (and RFC 2104): section 4.
  *
  * LIMITS
- *   A message is below 2^61 bytes. The SHA instructions need gcc 12 or clang to compile. The
+ *   A message is below 2^61 bytes. Other than plain C needs gcc 12 or clang to compile. The
  *   init functions ask CPUID three times, which takes some microseconds inside a virtual machine:
  *   hash many small things with one struct, which tn_sha256_final makes ready for the next.
  */
@@ -103,12 +105,16 @@ struct tn_sha256 {
     uint64_t len;                   /* bytes so far */
     uint8_t block[TN_SHA256_BLOCK]; /* the last len % 64 of them */
     bool instructions;              /* the CPU has the SHA instructions */
+    bool vectors;                   /* it has AVX-512 */
 };
 
 struct tn_sha256_hmac {
     struct tn_sha256 inner;
     struct tn_sha256 outer;
 };
+
+/*@ logic integer tn_sha256_count(integer len, integer chunk) =
+      len / chunk + (len % chunk > 0 ? 1 : 0); */
 
 /*
  * Starts a hash; asks the CPU what it can do.
@@ -154,6 +160,20 @@ TN_API void tn_sha256_final(struct tn_sha256 *s, uint8_t digest[TN_SHA256_LEN]);
  * All of it for bytes that are in one piece.
  */
 TN_API void tn_sha256_of(const uint8_t *bytes, size_t len, uint8_t digest[TN_SHA256_LEN]);
+
+/*
+ * The digests of the chunks of len bytes, one behind the other: each is of chunk bytes, above 0,
+ * but the last of what is left. Many take less time than one after the other. s was initialised
+ * once; it is only read, to know what the CPU can do.
+ */
+/*@ requires \valid_read(s) && 0 < chunk && len < 0x100000000000000;
+    requires \valid_read(bytes + (0 .. len - 1));
+    requires \valid(digests + (0 .. 32 * tn_sha256_count(len, chunk) - 1));
+    requires \separated(digests + (0 .. 32 * tn_sha256_count(len, chunk) - 1), s,
+      bytes + (0 .. len - 1));
+    assigns digests[0 .. 32 * tn_sha256_count(len, chunk) - 1]; */
+TN_API void tn_sha256_chunks(const struct tn_sha256 *s, const uint8_t *bytes, size_t len,
+                             size_t chunk, uint8_t *digests);
 
 /*
  * HMAC-SHA-256 under a key of any length: 32 bytes of it are enough, below 16 are too few to be
@@ -259,23 +279,27 @@ typedef uint32_t tn_sha256_v4_ __attribute__((vector_size(16)));
 typedef char tn_sha256_v16_ __attribute__((vector_size(16)));
 #define TN_SHA256_TARGET_ __attribute__((target("sha,sse4.1,ssse3")))
 
-/* Whether the CPU has SHA, SSE4.1 and SSSE3. */
-static inline bool tn_sha256_cpu_has_them_(void)
+/* Whether the CPU has SHA, SSE4.1 and SSSE3; and AVX-512F, which the kernel also has to allow. */
+static inline void tn_sha256_ask_cpu_(struct tn_sha256 *s)
 {
-    uint32_t a = 0, b, c = 0, d;
+    uint32_t a = 0, b, c = 0, d, features, xcr0 = 0;
 
+    s->instructions = s->vectors = false;
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
     if (a < 7)
-        return false;
+        return;
     a = 1;
     c = 0;
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    if ((c & 1u << 9) == 0 || (c & 1u << 19) == 0)
-        return false;
+    features = c;
     a = 7;
     c = 0;
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    return (b & 1u << 29) != 0;
+    s->instructions =
+        (b & 1u << 29) != 0 && (features & 1u << 9) != 0 && (features & 1u << 19) != 0;
+    if ((features & 1u << 27) != 0) /* there is XGETBV */
+        __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(d) : "c"(0));
+    s->vectors = (b & 1u << 16) != 0 && (xcr0 & 0xe6) == 0xe6;
 }
 
 /* Four words of the message, which is big-endian. */
@@ -312,42 +336,185 @@ TN_SHA256_TARGET_ static inline tn_sha256_v4_ tn_sha256_next_(tn_sha256_v4_ w0, 
     return (tn_sha256_v4_)__builtin_ia32_sha256msg2((tn_sha256_int_)w0, (tn_sha256_int_)w3);
 }
 
-/* Hashes n blocks with the SHA instructions, which hold the state as two vectors of their own. */
-TN_SHA256_TARGET_ static inline void tn_sha256_blocks_x86_(uint32_t h[8], const uint8_t *p,
-                                                           size_t n)
+/* A hash under way: the instructions hold its state as two vectors of their own. */
+struct tn_sha256_x86_ {
+    tn_sha256_v4_ abef, cdgh;     /* after the rounds so far */
+    tn_sha256_v4_ abef0, cdgh0;   /* before the block */
+    tn_sha256_v4_ w0, w1, w2, w3; /* the words of the next 16 rounds */
+};
+
+TN_SHA256_TARGET_ static inline void tn_sha256_get_(struct tn_sha256_x86_ *x, const uint32_t h[8])
 {
-    tn_sha256_v4_ abcd, efgh, abef, cdgh, abef0, cdgh0, w0, w1, w2, w3;
+    tn_sha256_v4_ abcd, efgh;
 
     __builtin_memcpy(&abcd, h, 16);
     __builtin_memcpy(&efgh, h + 4, 16);
-    abef = __builtin_shufflevector(abcd, efgh, 5, 4, 1, 0);
-    cdgh = __builtin_shufflevector(abcd, efgh, 7, 6, 3, 2);
-    for (; n > 0; n--, p += 64) {
-        abef0 = abef;
-        cdgh0 = cdgh;
-        w0 = tn_sha256_load_(p);
-        w1 = tn_sha256_load_(p + 16);
-        w2 = tn_sha256_load_(p + 32);
-        w3 = tn_sha256_load_(p + 48);
-        for (unsigned i = 0;; i += 16) {
-            tn_sha256_rounds_(&abef, &cdgh, w0, tn_sha256_k_ + i);
-            tn_sha256_rounds_(&abef, &cdgh, w1, tn_sha256_k_ + i + 4);
-            tn_sha256_rounds_(&abef, &cdgh, w2, tn_sha256_k_ + i + 8);
-            tn_sha256_rounds_(&abef, &cdgh, w3, tn_sha256_k_ + i + 12);
-            if (i == 48)
-                break;
-            w0 = tn_sha256_next_(w0, w1, w2, w3);
-            w1 = tn_sha256_next_(w1, w2, w3, w0);
-            w2 = tn_sha256_next_(w2, w3, w0, w1);
-            w3 = tn_sha256_next_(w3, w0, w1, w2);
-        }
-        abef += abef0;
-        cdgh += cdgh0;
-    }
-    abcd = __builtin_shufflevector(abef, cdgh, 3, 2, 7, 6);
-    efgh = __builtin_shufflevector(abef, cdgh, 1, 0, 5, 4);
+    x->abef = __builtin_shufflevector(abcd, efgh, 5, 4, 1, 0);
+    x->cdgh = __builtin_shufflevector(abcd, efgh, 7, 6, 3, 2);
+}
+
+TN_SHA256_TARGET_ static inline void tn_sha256_put_(const struct tn_sha256_x86_ *x, uint32_t h[8])
+{
+    tn_sha256_v4_ abcd = __builtin_shufflevector(x->abef, x->cdgh, 3, 2, 7, 6);
+    tn_sha256_v4_ efgh = __builtin_shufflevector(x->abef, x->cdgh, 1, 0, 5, 4);
+
     __builtin_memcpy(h, &abcd, 16);
     __builtin_memcpy(h + 4, &efgh, 16);
+}
+
+TN_SHA256_TARGET_ static inline void tn_sha256_block_begin_(struct tn_sha256_x86_ *x,
+                                                            const uint8_t *p)
+{
+    x->abef0 = x->abef;
+    x->cdgh0 = x->cdgh;
+    x->w0 = tn_sha256_load_(p);
+    x->w1 = tn_sha256_load_(p + 16);
+    x->w2 = tn_sha256_load_(p + 32);
+    x->w3 = tn_sha256_load_(p + 48);
+}
+
+/* Rounds i to i + 15 of a block, and the words of those that follow. */
+TN_SHA256_TARGET_ static inline void tn_sha256_sixteen_(struct tn_sha256_x86_ *x, unsigned i)
+{
+    tn_sha256_rounds_(&x->abef, &x->cdgh, x->w0, tn_sha256_k_ + i);
+    tn_sha256_rounds_(&x->abef, &x->cdgh, x->w1, tn_sha256_k_ + i + 4);
+    tn_sha256_rounds_(&x->abef, &x->cdgh, x->w2, tn_sha256_k_ + i + 8);
+    tn_sha256_rounds_(&x->abef, &x->cdgh, x->w3, tn_sha256_k_ + i + 12);
+    if (i < 48) {
+        x->w0 = tn_sha256_next_(x->w0, x->w1, x->w2, x->w3);
+        x->w1 = tn_sha256_next_(x->w1, x->w2, x->w3, x->w0);
+        x->w2 = tn_sha256_next_(x->w2, x->w3, x->w0, x->w1);
+        x->w3 = tn_sha256_next_(x->w3, x->w0, x->w1, x->w2);
+    }
+}
+
+TN_SHA256_TARGET_ static inline void tn_sha256_block_end_(struct tn_sha256_x86_ *x)
+{
+    x->abef += x->abef0;
+    x->cdgh += x->cdgh0;
+}
+
+TN_SHA256_TARGET_ static inline void tn_sha256_blocks_x86_(uint32_t h[8], const uint8_t *p,
+                                                           size_t n)
+{
+    struct tn_sha256_x86_ x;
+
+    tn_sha256_get_(&x, h);
+    for (; n > 0; n--, p += 64) {
+        tn_sha256_block_begin_(&x, p);
+        for (unsigned i = 0; i < 64; i += 16)
+            tn_sha256_sixteen_(&x, i);
+        tn_sha256_block_end_(&x);
+    }
+    tn_sha256_put_(&x, h);
+}
+
+/* n blocks of each of two messages: while one waits for a result, the other goes on. */
+TN_SHA256_TARGET_ static inline void tn_sha256_two_x86_(struct tn_sha256 two[2], const uint8_t *p,
+                                                        size_t stride, size_t n)
+{
+    struct tn_sha256_x86_ x, y;
+
+    tn_sha256_get_(&x, two[0].h);
+    tn_sha256_get_(&y, two[1].h);
+    for (; n > 0; n--, p += 64) {
+        tn_sha256_block_begin_(&x, p);
+        tn_sha256_block_begin_(&y, p + stride);
+        for (unsigned i = 0; i < 64; i += 16) {
+            tn_sha256_sixteen_(&x, i);
+            tn_sha256_sixteen_(&y, i);
+        }
+        tn_sha256_block_end_(&x);
+        tn_sha256_block_end_(&y);
+    }
+    tn_sha256_put_(&x, two[0].h);
+    tn_sha256_put_(&y, two[1].h);
+}
+
+typedef uint32_t tn_sha256_row_ __attribute__((vector_size(64))); /* a word of 16 messages */
+#define TN_SHA256_TARGET_16_  __attribute__((target("avx512f")))
+#define TN_SHA256_ROTR_(x, n) ((x) >> (n) | (x) << (32 - (n)))
+
+/* Two rows, of which the half exchange places whose columns' number has or has not the bit d. */
+#define TN_SHA256_EVEN_(i, d) ((i) & (d) ? 16 + (i) - (d) : (i))
+#define TN_SHA256_ODD_(i, d)  ((i) & (d) ? 16 + (i) : (i) + (d))
+#define TN_SHA256_MIX_(x, y, of, d)                                                           \
+    __builtin_shufflevector(x, y, of(0, d), of(1, d), of(2, d), of(3, d), of(4, d), of(5, d), \
+                            of(6, d), of(7, d), of(8, d), of(9, d), of(10, d), of(11, d),     \
+                            of(12, d), of(13, d), of(14, d), of(15, d))
+#define TN_SHA256_TRANSPOSE_(w, d)                                                          \
+    _Pragma("GCC unroll 16") for (unsigned i = 0; i < 16; i++)                              \
+    {                                                                                       \
+        if ((i & (d)) == 0) {                                                               \
+            tn_sha256_row_ even = TN_SHA256_MIX_((w)[i], (w)[i | (d)], TN_SHA256_EVEN_, d); \
+                                                                                            \
+            (w)[i | (d)] = TN_SHA256_MIX_((w)[i], (w)[i | (d)], TN_SHA256_ODD_, d);         \
+            (w)[i] = even;                                                                  \
+        }                                                                                   \
+    }
+
+/* The 16 words of a block, each of 16 messages that are stride bytes apart. */
+TN_SHA256_TARGET_16_ static inline void tn_sha256_rows_(tn_sha256_row_ w[16], const uint8_t *p,
+                                                        size_t stride)
+{
+#pragma GCC unroll 16
+    for (unsigned i = 0; i < 16; i++)
+        __builtin_memcpy(&w[i], p + i * stride, 64);
+    TN_SHA256_TRANSPOSE_(w, 1)
+    TN_SHA256_TRANSPOSE_(w, 2)
+    TN_SHA256_TRANSPOSE_(w, 4)
+    TN_SHA256_TRANSPOSE_(w, 8)
+#pragma GCC unroll 16
+    for (unsigned i = 0; i < 16; i++) /* they are big-endian */
+        w[i] = (TN_SHA256_ROTR_(w[i], 8) & 0xff00ff00u) | (TN_SHA256_ROTR_(w[i], 24) & 0x00ff00ffu);
+}
+
+/* n blocks of each of 16 messages, as tn_sha256_blocks_c_ does it. */
+TN_SHA256_TARGET_16_ static inline void tn_sha256_16_x86_(struct tn_sha256 lane[16],
+                                                          const uint8_t *p, size_t stride, size_t n)
+{
+    tn_sha256_row_ h[8], v[8], w[16], t1, t2;
+
+    for (unsigned i = 0; i < 128; i++)
+        h[i / 16][i % 16] = lane[i % 16].h[i / 16];
+    for (; n > 0; n--, p += 64) {
+        tn_sha256_rows_(w, p, stride);
+        for (unsigned i = 0; i < 8; i++)
+            v[i] = h[i];
+        for (unsigned k = 0; k < 64; k += 16) {
+#pragma GCC unroll 16
+            for (unsigned i = 0; i < 16; i++) {
+                t1 = TN_SHA256_ROTR_(v[4], 6) ^ TN_SHA256_ROTR_(v[4], 11) ^
+                     TN_SHA256_ROTR_(v[4], 25);
+                t1 += v[7] + (v[6] ^ (v[4] & (v[5] ^ v[6]))) + tn_sha256_k_[k + i] + w[i];
+                t2 = TN_SHA256_ROTR_(v[0], 2) ^ TN_SHA256_ROTR_(v[0], 13) ^
+                     TN_SHA256_ROTR_(v[0], 22);
+                t2 += (v[0] & v[1]) | (v[2] & (v[0] | v[1]));
+                v[7] = v[6];
+                v[6] = v[5];
+                v[5] = v[4];
+                v[4] = v[3] + t1;
+                v[3] = v[2];
+                v[2] = v[1];
+                v[1] = v[0];
+                v[0] = t1 + t2;
+            }
+            if (k == 48)
+                break;
+#pragma GCC unroll 16
+            for (unsigned i = 0; i < 16; i++) { /* the words of the next 16 rounds */
+                t1 = w[(i + 1) % 16];
+                t1 = TN_SHA256_ROTR_(t1, 7) ^ TN_SHA256_ROTR_(t1, 18) ^ t1 >> 3;
+                t2 = w[(i + 14) % 16];
+                t2 = TN_SHA256_ROTR_(t2, 17) ^ TN_SHA256_ROTR_(t2, 19) ^ t2 >> 10;
+                w[i] += t1 + w[(i + 9) % 16] + t2;
+            }
+        }
+        for (unsigned i = 0; i < 8; i++)
+            h[i] += v[i];
+    }
+    for (unsigned i = 0; i < 128; i++)
+        lane[i % 16].h[i / 16] = h[i / 16][i % 16];
 }
 #endif
 
@@ -363,6 +530,33 @@ static inline void tn_sha256_blocks_(struct tn_sha256 *s, const uint8_t *p, size
     }
 #endif
     tn_sha256_blocks_c_(s->h, p, n);
+}
+
+/* n blocks of each of one, two or 16 messages, which are stride bytes apart. */
+/*@ requires lanes == 1 || lanes == 2 || lanes == 16;
+    requires \valid(lane + (0 .. lanes - 1)) && n <= 0x3ffffffffffffff;
+    requires 64 * n <= stride < 0x200000000000000;
+    requires \valid_read(p + (0 .. lanes * stride - 1));
+    requires \separated(lane + (0 .. lanes - 1), p + (0 .. lanes * stride - 1));
+    assigns lane[0 .. lanes - 1].h[0 .. 7]; */
+static inline void tn_sha256_lanes_(struct tn_sha256 *lane, size_t lanes, const uint8_t *p,
+                                    size_t stride, size_t n)
+{
+#ifdef TN_SHA256_X86_
+    if (lanes == 16 && lane->vectors) {
+        tn_sha256_16_x86_(lane, p, stride, n);
+        return;
+    }
+    if (lanes == 2 && lane->instructions) {
+        tn_sha256_two_x86_(lane, p, stride, n);
+        return;
+    }
+#endif
+    /*@ loop invariant 0 <= i <= lanes;
+        loop assigns i, lane[0 .. lanes - 1].h[0 .. 7];
+        loop variant lanes - i; */
+    for (size_t i = 0; i < lanes; i++)
+        tn_sha256_blocks_(&lane[i], p + i * stride, n);
 }
 
 /*@ requires \valid(dst + (0 .. n - 1)) && \valid_read(src + (0 .. n - 1));
@@ -383,10 +577,15 @@ TN_API void tn_sha256_init(struct tn_sha256 *s)
 {
 #if defined(TN_SHA256_X86_) && defined(__SHA__) && defined(__SSE4_1__)
     s->instructions = true;
-#elif defined(TN_SHA256_X86_)
-    s->instructions = tn_sha256_cpu_has_them_();
+#ifdef __AVX512F__
+    s->vectors = true;
 #else
-    s->instructions = false;
+    s->vectors = false;
+#endif
+#elif defined(TN_SHA256_X86_)
+    tn_sha256_ask_cpu_(s);
+#else
+    s->instructions = s->vectors = false;
 #endif
     tn_sha256_reset(s);
 }
@@ -496,6 +695,90 @@ TN_API void tn_sha256_of(const uint8_t *bytes, size_t len, uint8_t digest[TN_SHA
     tn_sha256_init(&s);
     tn_sha256_update(&s, bytes, len);
     tn_sha256_final(&s, digest);
+}
+
+/* What is left of a message of len bytes, whose whole blocks were hashed; its digest. */
+/*@ requires \valid(s) && len < 0x100000000000000;
+    requires \valid_read(p + (0 .. len - 1)) && \valid(digest + (0 .. 31));
+    requires \separated(s, p + (0 .. len - 1)) && \separated(s, digest + (0 .. 31));
+    assigns *s, digest[0 .. 31];
+    ensures s->len == 0; */
+static inline void tn_sha256_rest_(struct tn_sha256 *s, const uint8_t *p, size_t len,
+                                   uint8_t *digest)
+{
+    size_t rest = len % 64;
+
+    s->len = len - rest;
+    tn_sha256_update(s, p + (len - rest), rest);
+    tn_sha256_final(s, digest);
+}
+
+/* How many chunks are hashed at a time, of those that len bytes begin with. */
+/*@ requires \valid_read(s) && 0 < chunk;
+    assigns \nothing;
+    ensures \result == 1 || \result == 2 || \result == 16;
+    ensures \result > 1 ==> \result * chunk <= len; */
+static inline size_t tn_sha256_at_a_time_(const struct tn_sha256 *s, size_t len, size_t chunk)
+{
+    if (s->vectors && len / 16 >= chunk)
+        return 16;
+    return s->instructions && len / 2 >= chunk ? 2 : 1;
+}
+
+TN_API void tn_sha256_chunks(const struct tn_sha256 *s, const uint8_t *bytes, size_t len,
+                             size_t chunk, uint8_t *digests)
+{
+    struct tn_sha256 lane[16];
+    size_t lanes, n;
+
+    //@ ghost size_t left = len / chunk + (len % chunk > 0 ? 1 : 0); // chunks
+    //@ assert len == len / chunk * chunk + len % chunk;
+    //@ assert len > 0 ==> (left - 1) * chunk < len <= left * chunk;
+    /*@ loop invariant 0 <= i <= 16;
+        loop invariant \forall integer k; 0 <= k < i ==> lane[k].len == 0;
+        loop assigns i, lane[0 .. 15];
+        loop variant 16 - i; */
+    for (unsigned i = 0; i < 16; i++) {
+        lane[i] = *s;
+        tn_sha256_reset(&lane[i]);
+    }
+    /*@ loop invariant bytes + len == \at(bytes + len, Pre) && len <= \at(len, Pre);
+        loop invariant digests + 32 * left == \at(digests, Pre) +
+          32 * tn_sha256_count(\at(len, Pre), chunk);
+        loop invariant left <= tn_sha256_count(\at(len, Pre), chunk);
+        loop invariant len == 0 <==> left == 0;
+        loop invariant len > 0 ==> (left - 1) * chunk < len <= left * chunk;
+        loop invariant \forall integer k; 0 <= k < 16 ==> lane[k].len == 0;
+        loop assigns len, left, lanes, n, bytes, digests, lane[0 .. 15],
+          \at(digests, Pre)[0 .. 32 * tn_sha256_count(\at(len, Pre), chunk) - 1];
+        loop variant len; */
+    while (len > 0) {
+        lanes = tn_sha256_at_a_time_(s, len, chunk);
+        n = len < chunk ? len : chunk;
+        tn_sha256_lanes_(lane, lanes, bytes, n, n / 64);
+        /*@ loop invariant bytes + len == \at(bytes + len, Pre) && len <= \at(len, Pre);
+            loop invariant digests + 32 * left == \at(digests, Pre) +
+              32 * tn_sha256_count(\at(len, Pre), chunk);
+            loop invariant left <= tn_sha256_count(\at(len, Pre), chunk);
+            loop invariant len == 0 <==> left == 0;
+            loop invariant len > 0 ==> (left - 1) * chunk < len <= left * chunk;
+            loop invariant \forall integer k; 0 <= k < 16 ==> lane[k].len == 0;
+            loop invariant 0 <= i <= lanes && len <= \at(len, LoopEntry);
+            loop invariant i > 0 ==> len < \at(len, LoopEntry);
+            loop invariant (lanes - i) * n <= len;
+            loop invariant n < chunk ==> len == (i == 0 ? n : 0);
+            loop assigns i, len, left, bytes, digests, lane[0 .. 15],
+              \at(digests, Pre)[0 .. 32 * tn_sha256_count(\at(len, Pre), chunk) - 1];
+            loop variant lanes - i; */
+        for (size_t i = 0; i < lanes; i++) {
+            //@ assert n <= len;
+            tn_sha256_rest_(&lane[i], bytes, n, digests);
+            bytes += n;
+            len -= n;
+            digests += TN_SHA256_LEN;
+            //@ ghost left--;
+        }
+    }
 }
 
 /* Clears what must not stay in memory, in a way that is not optimised out. */

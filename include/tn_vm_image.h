@@ -512,15 +512,20 @@ static inline int tn_vm_pages_dirty_(struct tn_vm *vm, uint64_t *set)
 
 /* ---- digests of memory, by several threads ---- */
 
+/* Memory is worked on in batches of so many bytes: 16 chunks. */
+#define TN_VM_IMAGE_BATCH_ (16 * TN_VM_IMAGE_CHUNK)
+
 struct tn_vm_chunks_ {
     uint64_t len;  /* bytes of memory */
-    uint64_t next; /* atomic: the next chunk to take */
+    uint64_t next; /* atomic: the next batch to take */
     int err;       /* atomic: the first error */
     int sys_errno;
-    uint64_t bad; /* and its chunk */
-    int (*fn)(struct tn_vm_chunks_ *c, struct tn_sha256 *sha, uint8_t *buf, uint64_t i, size_t len);
+    uint64_t bad; /* and where its chunk begins */
+    /* Bytes [*at, end), one batch; after an error *at is the chunk. */
+    int (*fn)(struct tn_vm_chunks_ *c, uint8_t *buf, uint64_t *at, uint64_t end);
 
-    uint8_t zeroes[TN_SHA256_LEN]; /* the digest of a whole chunk of them */
+    struct tn_sha256 sha;
+    uint8_t zeroes[2][TN_SHA256_LEN]; /* the digests of a whole chunk of them, and of the last */
     uint8_t *digests;
     const struct tn_vm *vm; /* whose memory is written */
     const uint64_t *set;    /* pages that count */
@@ -531,21 +536,18 @@ struct tn_vm_chunks_ {
 static inline void *tn_vm_chunks_main_(void *arg)
 {
     struct tn_vm_chunks_ *c = (struct tn_vm_chunks_ *)arg;
-    uint64_t count = (c->len + TN_VM_IMAGE_CHUNK - 1) / TN_VM_IMAGE_CHUNK, i;
-    uint8_t *buf = (uint8_t *)malloc(TN_VM_IMAGE_CHUNK);
-    struct tn_sha256 sha;
+    uint8_t *buf = (uint8_t *)malloc(TN_VM_IMAGE_BATCH_);
+    uint64_t at;
 
-    tn_sha256_init(&sha);
     while (!__atomic_load_n(&c->err, __ATOMIC_RELAXED) &&
-           (i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED)) < count) {
-        uint64_t left = c->len - i * TN_VM_IMAGE_CHUNK;
-        size_t len = left < TN_VM_IMAGE_CHUNK ? (size_t)left : TN_VM_IMAGE_CHUNK;
-        int none = 0, r = buf ? c->fn(c, &sha, buf, i, len) : TN_ESYS;
+           (at = __atomic_fetch_add(&c->next, TN_VM_IMAGE_BATCH_, __ATOMIC_RELAXED)) < c->len) {
+        uint64_t end = c->len - at < TN_VM_IMAGE_BATCH_ ? c->len : at + TN_VM_IMAGE_BATCH_;
+        int none = 0, r = buf ? c->fn(c, buf, &at, end) : TN_ESYS;
 
         if (r < 0 && __atomic_compare_exchange_n(&c->err, &none, r, false, __ATOMIC_RELAXED,
                                                  __ATOMIC_RELAXED)) {
             c->sys_errno = errno;
-            c->bad = i;
+            c->bad = at;
         }
     }
     free(buf);
@@ -560,21 +562,21 @@ static inline void tn_vm_digest_(struct tn_sha256 *sha, const uint8_t *bytes, si
     tn_sha256_final(sha, out);
 }
 
-/* fn for each chunk, on this thread and on one for each further CPU, three at most. */
+/* fn for each batch, on this thread and on one for each further CPU, three at most. */
 static inline int tn_vm_chunks_run_(struct tn_vm_chunks_ *c)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     pthread_t thread[3];
-    struct tn_sha256 sha;
     uint8_t *zeroes = (uint8_t *)calloc(1, TN_VM_IMAGE_CHUNK);
     int n = 0;
 
     if (!zeroes)
         return TN_ESYS;
-    tn_sha256_init(&sha);
-    tn_vm_digest_(&sha, zeroes, TN_VM_IMAGE_CHUNK, c->zeroes);
+    tn_sha256_init(&c->sha);
+    tn_vm_digest_(&c->sha, zeroes, TN_VM_IMAGE_CHUNK, c->zeroes[0]);
+    tn_vm_digest_(&c->sha, zeroes, c->len % TN_VM_IMAGE_CHUNK, c->zeroes[1]);
     free(zeroes);
-    while (n < 3 && n + 1 < cpus && c->len / TN_VM_IMAGE_CHUNK > 16 &&
+    while (n < 3 && n + 1 < cpus && c->len / TN_VM_IMAGE_BATCH_ > (unsigned)n + 1 &&
            pthread_create(&thread[n], NULL, tn_vm_chunks_main_, c) == 0)
         n++;
     (void)tn_vm_chunks_main_(c);
@@ -585,52 +587,90 @@ static inline int tn_vm_chunks_run_(struct tn_vm_chunks_ *c)
     return c->err;
 }
 
-/* A chunk's digest, and the chunk into the file, unless it is all zero. */
-static inline int tn_vm_chunk_write_(struct tn_vm_chunks_ *c, struct tn_sha256 *sha, uint8_t *buf,
-                                     uint64_t i, size_t len)
+/* How much there is of the chunk at `at`, up to end. */
+static inline size_t tn_vm_chunk_len_(uint64_t at, uint64_t end)
 {
-    uint64_t off = i * TN_VM_IMAGE_CHUNK, page = off / TN_VM_IMAGE_PAGE;
-    const uint8_t *bytes = c->vm->ram.ptr + off;
-    uint8_t *digest = c->digests + i * TN_SHA256_LEN;
-    bool any = false;
-
-    (void)buf;
-    for (uint64_t p = 0; p < len / TN_VM_IMAGE_PAGE && !any; p++)
-        any = tn_vm_page_(c->set, page + p);
-    if (!any && c->fd < 0)
-        return TN_OK; /* a diff: the parent's digest is right still */
-    if (!any || tn_vm_zero_(bytes, len)) {
-        if (len == TN_VM_IMAGE_CHUNK)
-            memcpy(digest, c->zeroes, TN_SHA256_LEN);
-        else
-            tn_vm_digest_(sha, (const uint8_t *)memset(buf, 0, len), len, digest);
-        return TN_OK;
-    }
-    tn_vm_digest_(sha, bytes, len, digest);
-    return c->fd < 0 ? TN_OK : tn_vm_pwrite_(c->fd, bytes, len, off);
+    return end - at < TN_VM_IMAGE_CHUNK ? (size_t)(end - at) : TN_VM_IMAGE_CHUNK;
 }
 
-static inline int tn_vm_chunk_check_(struct tn_vm_chunks_ *c, struct tn_sha256 *sha, uint8_t *buf,
-                                     uint64_t i, size_t len)
+/* Where the digest of a chunk is, among those of all. */
+static inline size_t tn_vm_digest_at_(uint64_t chunk)
 {
+    return (size_t)(chunk / TN_VM_IMAGE_CHUNK * TN_SHA256_LEN);
+}
+
+/* The digest of a chunk of that length that is all zero. */
+static inline const uint8_t *tn_vm_zeroes_(const struct tn_vm_chunks_ *c, size_t len)
+{
+    return c->zeroes[len < TN_VM_IMAGE_CHUNK];
+}
+
+/* The digests of bytes [from, to) of memory, and the bytes into the file. */
+static inline int tn_vm_chunks_put_(struct tn_vm_chunks_ *c, uint64_t from, uint64_t to)
+{
+    const uint8_t *bytes = c->vm->ram.ptr + from;
+
+    tn_sha256_chunks(&c->sha, bytes, to - from, TN_VM_IMAGE_CHUNK,
+                     c->digests + tn_vm_digest_at_(from));
+    return c->fd < 0 ? TN_OK : tn_vm_pwrite_(c->fd, bytes, to - from, from);
+}
+
+/* Chunks that are all zero stay out of the file; of a diff, those that have not changed as well. */
+static inline int tn_vm_chunks_write_(struct tn_vm_chunks_ *c, uint8_t *buf, uint64_t *at,
+                                      uint64_t end)
+{
+    uint64_t from = *at; /* of what is to be put */
+    int r = TN_OK;
+
+    (void)buf;
+    for (size_t len; r >= 0 && *at < end; *at += len) {
+        bool any = false;
+
+        len = tn_vm_chunk_len_(*at, end);
+        for (uint64_t p = *at; p < *at + len && !any; p += TN_VM_IMAGE_PAGE)
+            any = tn_vm_page_(c->set, p / TN_VM_IMAGE_PAGE);
+        if (any && !tn_vm_zero_(c->vm->ram.ptr + *at, len))
+            continue;
+        if (any || c->fd >= 0) /* otherwise the parent's digest is right still */
+            memcpy(c->digests + tn_vm_digest_at_(*at), tn_vm_zeroes_(c, len), TN_SHA256_LEN);
+        r = tn_vm_chunks_put_(c, from, *at);
+        from = *at + len;
+    }
+    return r < 0 ? r : tn_vm_chunks_put_(c, from, end);
+}
+
+static inline int tn_vm_chunks_check_(struct tn_vm_chunks_ *c, uint8_t *buf, uint64_t *at,
+                                      uint64_t end)
+{
+    uint8_t found[TN_VM_IMAGE_BATCH_ / TN_VM_IMAGE_CHUNK * TN_SHA256_LEN];
     const struct tn_vm_image *image = c->image;
-    const uint8_t *digest = image->memory.digests + i * TN_SHA256_LEN;
-    uint8_t found[TN_SHA256_LEN];
+    uint64_t begin = *at, from = *at; /* of what is to be digested */
     int r;
 
-    if (image->layers == 1 && len == TN_VM_IMAGE_CHUNK &&
-        tn_vm_hole_(image->layer[0].file->fd, i * TN_VM_IMAGE_CHUNK, len)) {
-        memcpy(found, c->zeroes, sizeof(found));
-    } else {
-        r = tn_vm_image_read(image, i * TN_VM_IMAGE_CHUNK, buf, len);
+    for (size_t len; *at < end; *at += len) {
+        uint8_t *bytes = buf + (*at - begin);
+        bool hole;
+
+        len = tn_vm_chunk_len_(*at, end);
+        hole = image->layers == 1 && tn_vm_hole_(image->layer[0].file->fd, *at, len);
+        r = hole ? TN_OK : tn_vm_image_read(image, *at, bytes, len);
         if (r < 0)
             return r;
-        if (len == TN_VM_IMAGE_CHUNK && tn_vm_zero_(buf, len))
-            memcpy(found, c->zeroes, sizeof(found));
-        else
-            tn_vm_digest_(sha, buf, len, found);
+        if (!hole && !tn_vm_zero_(bytes, len))
+            continue;
+        memcpy(found + tn_vm_digest_at_(*at - begin), tn_vm_zeroes_(c, len), TN_SHA256_LEN);
+        tn_sha256_chunks(&c->sha, buf + (from - begin), *at - from, TN_VM_IMAGE_CHUNK,
+                         found + tn_vm_digest_at_(from - begin));
+        from = *at + len;
     }
-    return tn_sha256_equal(digest, found) ? TN_OK : TN_EPROTO;
+    tn_sha256_chunks(&c->sha, buf + (from - begin), end - from, TN_VM_IMAGE_CHUNK,
+                     found + tn_vm_digest_at_(from - begin));
+    for (*at = begin; *at < end; *at += TN_VM_IMAGE_CHUNK) {
+        if (!tn_sha256_equal(image->memory.digests + tn_vm_digest_at_(*at),
+                             found + tn_vm_digest_at_(*at - begin)))
+            return TN_EPROTO;
+    }
+    return TN_OK;
 }
 
 /* ---- the disks' overlays ---- */
@@ -906,7 +946,7 @@ static inline int tn_vm_write_memory_(struct tn_vm_writing_ *w)
         return fd;
     memset(&c, 0, sizeof(c));
     c.len = vm->ram.size;
-    c.fn = tn_vm_chunk_write_;
+    c.fn = tn_vm_chunks_write_;
     c.digests = w->digests;
     c.vm = vm;
     c.set = w->set;
@@ -1380,11 +1420,11 @@ TN_API int tn_vm_image_open(struct tn_vm_image *image, const struct tn_kvm *kvm,
     if (r >= 0 && !cfg->lazy) {
         memset(&c, 0, sizeof(c));
         c.len = image->memory.len;
-        c.fn = tn_vm_chunk_check_;
+        c.fn = tn_vm_chunks_check_;
         c.image = image;
         r = tn_vm_chunks_run_(&c);
         if (r < 0)
-            (void)tn_vm_fault_(image, "memory", c.bad * TN_VM_IMAGE_CHUNK, r);
+            (void)tn_vm_fault_(image, "memory", c.bad, r);
     }
     if (r < 0)
         tn_vm_image_close(image);

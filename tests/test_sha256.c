@@ -35,6 +35,19 @@ static void same(const void *bytes, size_t len, const char *want)
     }
 }
 
+/* The four forms of the code, the last in plain C. Returns whether this CPU has it. */
+static bool form(unsigned i, struct tn_sha256 *s)
+{
+    bool wanted[2] = {i % 2 == 0, i < 2};
+
+    tn_sha256_init(s);
+    if ((wanted[0] && !s->instructions) || (wanted[1] && !s->vectors))
+        return false;
+    s->instructions = wanted[0];
+    s->vectors = wanted[1];
+    return true;
+}
+
 static void the_vectors_of_the_standard(void **state)
 {
     char *million = malloc(1000000);
@@ -194,6 +207,88 @@ static void both_forms_agree(void **state)
     free(bytes);
 }
 
+/* The chunks of len bytes in each form of the code; what is around the digests is not touched. */
+static void chunks(const uint8_t *bytes, size_t len, size_t chunk)
+{
+    size_t count = len / chunk + (len % chunk > 0);
+    uint8_t *want = malloc(TN_SHA256_LEN * count + 1), *got = malloc(TN_SHA256_LEN * count + 1);
+    uint8_t *exact = test_exact(bytes, len);
+    struct tn_sha256 s, before;
+
+    assert_true(want && got);
+    for (size_t i = 0; i < count; i++)
+        digest(bytes + i * chunk, i + 1 < count ? chunk : len - i * chunk, true,
+               want + i * TN_SHA256_LEN);
+    for (unsigned i = 0; i < 4; i++) {
+        if (!form(i, &s))
+            continue;
+        tn_sha256_update(&s, bytes, len < 70 ? len : 70); /* what it is at does not matter */
+        before = s;
+        memset(got, 0xee, TN_SHA256_LEN * count + 1);
+        tn_sha256_chunks(&s, exact, len, chunk, got);
+        if (memcmp(want, got, TN_SHA256_LEN * count) != 0)
+            fail_msg("form %u, %zu bytes in chunks of %zu", i, len, chunk);
+        assert_int_equal(got[TN_SHA256_LEN * count], 0xee);
+        assert_memory_equal(&s, &before, sizeof(s));
+    }
+    free(exact);
+    free(want);
+    free(got);
+}
+
+static void chunks_are_as_one_after_the_other(void **state)
+{
+    static const size_t count[] = {0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 31, 32, 33, 34, 35};
+    static const size_t large[] = {4096, 4097, 65536};
+    const size_t most = 35u << 16;
+    uint8_t *bytes = malloc(most);
+    uint64_t seed = 4;
+
+    (void)state;
+    assert_non_null(bytes);
+    for (size_t i = 0; i < most; i++)
+        bytes[i] = (uint8_t)test_random(&seed);
+    for (size_t chunk = 1; chunk <= 200; chunk++) {
+        for (size_t i = 0; i < COUNT(count); i++)
+            chunks(bytes, count[i] * chunk, chunk);
+        for (size_t rest = 1; rest < chunk; rest += 1 + chunk / 20)
+            chunks(bytes, count[rest % COUNT(count)] * chunk + rest, chunk);
+    }
+    for (size_t i = 0; i < COUNT(large); i++) {
+        for (size_t len = 0; len <= most; len += 1 + test_random(&seed) % (large[i] * 9))
+            chunks(bytes, len, large[i]);
+        for (size_t n = 1; n <= 34; n++)
+            chunks(bytes, n * large[i], large[i]);
+    }
+    chunks(bytes, 1000, SIZE_MAX);
+    free(bytes);
+}
+
+/* A million letters a, 19 times: 16 side by side, two, and one. */
+static void chunks_of_the_vectors_of_the_standard(void **state)
+{
+    const size_t million = 1000000;
+    uint8_t *bytes = malloc(19 * million), out[19 * TN_SHA256_LEN];
+    struct tn_sha256 s;
+    char got[65];
+
+    (void)state;
+    assert_non_null(bytes);
+    memset(bytes, 'a', 19 * million);
+    for (unsigned i = 0; i < 4; i++) {
+        if (!form(i, &s))
+            continue;
+        memset(out, 0, sizeof(out));
+        tn_sha256_chunks(&s, bytes, 19 * million, million, out);
+        for (unsigned k = 0; k < 19; k++) {
+            hex(out + k * TN_SHA256_LEN, got);
+            assert_string_equal(got,
+                                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+        }
+    }
+    free(bytes);
+}
+
 /* Files of 0 to 300 bytes and of some MiB, as the program sha256sum has it. */
 static void as_sha256sum_has_it(void **state)
 {
@@ -294,6 +389,8 @@ int main(void)
         cmocka_unit_test(pieces_do_not_matter),
         cmocka_unit_test(a_copy_goes_on_by_itself),
         cmocka_unit_test(both_forms_agree),
+        cmocka_unit_test(chunks_are_as_one_after_the_other),
+        cmocka_unit_test(chunks_of_the_vectors_of_the_standard),
         cmocka_unit_test(as_sha256sum_has_it),
         cmocka_unit_test(equal_sees_every_bit),
         cmocka_unit_test(the_padding_has_all_of_the_length),
