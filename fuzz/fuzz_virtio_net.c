@@ -377,7 +377,9 @@ static void device(struct rig *r)
                                     r,
                                     on_now,
                                     on_wake,
-                                    on_poll};
+                                    on_poll,
+                                    NULL,
+                                    NULL};
     uint64_t dropped = r->n.rx_dropped, filtered = r->n.rx_filtered;
 
     memcpy(cfg.mac, mac, 6);

@@ -135,6 +135,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include "tn_iov.h"
 #include "tn_mem.h"
 #include "tn_virtio.h"
 #include "tn_virtq.h"
@@ -583,32 +584,6 @@ static inline bool tn_virtio_balloon_gpa_(const struct tn_mem *m, const uint8_t 
     return false;
 }
 
-/* Copies up to len bytes out of n iovecs, from byte off of them on; returns how many there were. */
-static inline uint32_t tn_virtio_balloon_gather_(const struct tn_iov *iov, uint32_t n, size_t off,
-                                                 uint8_t *dst, uint32_t len)
-{
-    uint32_t done = 0;
-
-    for (uint32_t i = 0; i < n && done < len; i++) {
-        size_t run = iov[i].len;
-
-        if (off >= run) {
-            off -= run;
-            continue;
-        }
-        run -= off;
-        if (run > len - done)
-            run = len - done;
-        __builtin_memcpy(dst + done, iov[i].base + off, run);
-        done += (uint32_t)run;
-        off = 0;
-    }
-#ifndef __FRAMAC__
-    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the copy is what is looked at from here on */
-#endif
-    return done;
-}
-
 static inline uint32_t tn_virtio_balloon_get_(const struct tn_virtio_balloon *b, uint32_t field)
 {
     return (uint32_t)tn_get_(b->config + field, 4);
@@ -698,7 +673,7 @@ static inline uint32_t tn_virtio_balloon_pages_(struct tn_virtio_balloon *b, uin
     while (*left > TN_VIRTIO_BALLOON_CALL && off < chain->readable_len) {
         share = *left / (TN_VIRTIO_BALLOON_CALL + 1);
         share = share < TN_VIRTIO_BALLOON_PFNS_ ? share : TN_VIRTIO_BALLOON_PFNS_;
-        n = tn_virtio_balloon_gather_(chain->iov, chain->readable, off, copy, 4 * share) / 4;
+        n = (uint32_t)tn_iov_gather(chain->iov, chain->readable, off, copy, 4 * share) / 4;
         for (uint32_t i = 0; i < n; i++) {
             if (!tn_virtio_balloon_page_(b->cfg.mem, (uint32_t)tn_get_(copy + 4 * i, 4), &gpa)) {
                 b->foreign++;
@@ -775,7 +750,7 @@ static inline void tn_virtio_balloon_command_(struct tn_virtio_balloon *b,
     uint8_t copy[4];
     uint8_t was = b->run;
 
-    if (tn_virtio_balloon_gather_(chain->iov, chain->readable, 0, copy, 4) < 4)
+    if (tn_iov_gather(chain->iov, chain->readable, 0, copy, 4) < 4)
         return;
     b->run = tn_virtio_balloon_answer_(was, (uint32_t)tn_get_(copy, 4),
                                        tn_virtio_balloon_get_(b, TN_VIRTIO_BALLOON_AT_CMD_ID_));
@@ -867,7 +842,7 @@ static inline bool tn_virtio_balloon_listen_(struct tn_virtio_balloon *b)
         tn_virtio_balloon_broken_(b, r);
     if (r <= 0)
         return r == 0 && tn_virtq_notify_enable(q);
-    len = tn_virtio_balloon_gather_(iov, chain.readable, 0, copy, sizeof(copy));
+    len = (uint32_t)tn_iov_gather(iov, chain.readable, 0, copy, sizeof(copy));
     tn_virtio_balloon_parse_(copy, len / TN_VIRTIO_BALLOON_STAT_, &b->stats);
     (void)tn_virtq_unpop(q, &chain);
     b->held = true;

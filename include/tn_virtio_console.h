@@ -105,6 +105,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include "tn_iov.h"
 #include "tn_mem.h"
 #include "tn_virtio.h"
 #include "tn_virtq.h"
@@ -209,71 +210,6 @@ TN_API int tn_virtio_console_restore(struct tn_virtio_console *c,
 
 #define TN_VIRTIO_CONSOLE_IOV_  (2 * TN_VIRTIO_CONSOLE_QUEUE_MAX)
 #define TN_VIRTIO_CONSOLE_COPY_ 1024u /* bytes that one call of tx gets at most */
-
-/*@ predicate tn_virtio_console_iov(struct tn_iov *iov, integer n) =
-      \valid_read(iov + (0 .. n - 1)) &&
-      \forall integer i; 0 <= i < n ==> \valid(iov[i].base + (0 .. iov[i].len - 1)); */
-
-/*@ requires \valid(dst + (0 .. len - 1)) && \valid_read(src + (0 .. len - 1));
-    requires \separated(dst + (0 .. len - 1), src + (0 .. len - 1));
-    assigns dst[0 .. len - 1];
-    ensures \forall integer i; 0 <= i < len ==> dst[i] == \old(src[i]); */
-static inline void tn_virtio_console_copy_(uint8_t *dst, const uint8_t *src, size_t len)
-{
-    /*@ loop invariant 0 <= i <= len;
-        loop invariant \forall integer j; 0 <= j < i ==> dst[j] == \at(src[j], Pre);
-        loop assigns i, dst[0 .. len - 1];
-        loop variant len - i; */
-    for (size_t i = 0; i < len; i++)
-        dst[i] = src[i];
-}
-
-/* Copies up to len bytes out of n iovecs, from byte off of them on; returns how many there were. */
-/*@ requires tn_virtio_console_iov((struct tn_iov *)iov, n) && \valid(dst + (0 .. len - 1));
-    requires \separated(dst + (0 .. len - 1), iov + (0 .. n - 1));
-    requires \forall integer i; 0 <= i < n ==>
-      \separated(dst + (0 .. len - 1), iov[i].base + (0 .. iov[i].len - 1));
-    assigns dst[0 .. len - 1];
-    ensures \result <= len; */
-static inline size_t tn_virtio_console_gather_(const struct tn_iov *iov, uint32_t n, size_t off,
-                                               uint8_t *dst, size_t len)
-{
-    size_t done = 0;
-
-    /*@ loop invariant 0 <= i <= n && done <= len;
-        loop assigns i, off, done, dst[0 .. len - 1];
-        loop variant n - i; */
-    for (uint32_t i = 0; i < n && done < len; i++) {
-        size_t run = iov[i].len;
-
-        if (off >= run) {
-            off -= run;
-            continue;
-        }
-        run -= off;
-        if (run > len - done)
-            run = len - done;
-        tn_virtio_console_copy_(dst + done, iov[i].base + off, run);
-        done += run;
-        off = 0;
-    }
-    return done;
-}
-
-/* Copies into n iovecs; returns how many bytes they had room for, up to len. */
-static inline uint32_t tn_virtio_console_scatter_(const struct tn_iov *iov, uint32_t n,
-                                                  const uint8_t *src, size_t len)
-{
-    size_t done = 0;
-
-    for (uint32_t i = 0; i < n && done < len; i++) {
-        size_t run = iov[i].len < len - done ? iov[i].len : len - done;
-
-        tn_virtio_console_copy_(iov[i].base, src + done, run);
-        done += run;
-    }
-    return (uint32_t)done;
-}
 
 /* How many bytes of the next copy go to the sink: no more than a call or the turn may have. */
 /*@ assigns \nothing;
@@ -382,8 +318,8 @@ static inline uint32_t tn_virtio_console_offer_(struct tn_virtio_console *c,
 
     /* When the chain was left in the ring the driver may have made it shorter. */
     while (*left > 0 && off < chain->readable_len) {
-        len = (uint32_t)tn_virtio_console_gather_(chain->iov, chain->readable, off, copy,
-                                                  tn_virtio_console_share_(*left));
+        len = (uint32_t)tn_iov_gather(chain->iov, chain->readable, off, copy,
+                                      tn_virtio_console_share_(*left));
         n = tn_virtio_console_took_(c->cfg.tx(c->cfg.ctx, copy, len), len);
         off += n;
         *left -= n;
@@ -512,7 +448,7 @@ TN_API size_t tn_virtio_console_push(struct tn_virtio_console *c, const uint8_t 
     size_t took = 0;
 
     while (took < len && tn_virtio_console_rx_(c, &chain, iov, &left) > 0) {
-        n = tn_virtio_console_scatter_(iov, chain.writable, bytes + took, len - took);
+        n = (uint32_t)tn_iov_scatter(iov, chain.writable, 0, bytes + took, len - took);
         (void)tn_virtq_push(&c->queue[TN_VIRTIO_CONSOLE_RX].q, &chain, n);
         took += n;
     }

@@ -150,7 +150,7 @@ extern "C" {
 #define TN_VIRTIO_MMIO_INT_VRING  1u /* buffers were used */
 #define TN_VIRTIO_MMIO_INT_CONFIG 2u /* the configuration or the status changed */
 
-/* Read-only to callers, except through the functions. */
+/* Read-only to callers, except through the functions, and always. */
 struct tn_virtio_mmio {
     struct tn_virtio *v;
     void (*irq)(void *ctx, bool level);
@@ -160,6 +160,11 @@ struct tn_virtio_mmio {
     uint32_t queue_sel;
     uint32_t shm_sel;
     uint32_t interrupt_status; /* 0 to 3 */
+    /*
+     * What InterruptStatus has as well, acknowledged or not: TN_VIRTIO_MMIO_INT_VRING when somebody
+     * else, the kernel's vhost say, interrupts for the device; else 0.
+     */
+    uint32_t always;
 };
 
 /* What is saved of the transport; struct tn_virtio_state has the rest. */
@@ -192,7 +197,7 @@ TN_API int tn_virtio_mmio_init(struct tn_virtio_mmio *m, struct tn_virtio *v,
       off - 0x100 + width > m->v->cfg.config_len) ==> \result == 0;
     ensures off == 0x000 && width == 4 ==> \result == 0x74726976;
     ensures off == 0x004 && width == 4 ==> \result == 2;
-    ensures off == 0x060 && width == 4 ==> \result == m->interrupt_status;
+    ensures off == 0x060 && width == 4 ==> \result == (m->interrupt_status | m->always);
     ensures off == 0x070 && width == 4 ==> \result == m->v->status; */
 TN_API uint64_t tn_virtio_mmio_read(const struct tn_virtio_mmio *m, uint64_t off, unsigned width);
 
@@ -361,6 +366,7 @@ TN_API int tn_virtio_mmio_init(struct tn_virtio_mmio *m, struct tn_virtio *v,
     m->v = v;
     m->irq = irq;
     m->ctx = ctx;
+    m->always = 0;
     tn_virtio_mmio_clear_(m);
     tn_virtio_connect(v, tn_virtio_mmio_interrupt_, m);
     return 0;
@@ -378,7 +384,7 @@ TN_API int tn_virtio_mmio_init(struct tn_virtio_mmio *m, struct tn_virtio *v,
       \result == m->v->cfg.queue_size;
     ensures reg == 0x044 && m->queue_sel < m->v->cfg.queues ==>
       (\result == 1 <==> m->v->cfg.queue[m->queue_sel].ready != 0) && \result <= 1;
-    ensures reg == 0x060 ==> \result == m->interrupt_status;
+    ensures reg == 0x060 ==> \result == (m->interrupt_status | m->always);
     ensures reg == 0x070 ==> \result == m->v->status;
     ensures reg == 0x0b0 ==> \result == 0xffffffff;
     ensures reg == 0x0fc ==> \result == m->v->generation;
@@ -404,7 +410,7 @@ static inline uint32_t tn_virtio_mmio_get_(const struct tn_virtio_mmio *m, uint3
     case TN_VIRTIO_MMIO_QUEUE_READY:
         return q && q->ready ? 1 : 0;
     case TN_VIRTIO_MMIO_INTERRUPT_STATUS:
-        return m->interrupt_status;
+        return m->interrupt_status | m->always;
     case TN_VIRTIO_MMIO_STATUS:
         return tn_virtio_status_read(m->v);
     case TN_VIRTIO_MMIO_SHM_LEN_LOW:

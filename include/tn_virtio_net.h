@@ -54,7 +54,7 @@
  *   uint64_t timer = UINT64_MAX;
  *   struct tn_virtio_net_cfg cfg = {&mem, 256, TN_VIRTIO_F_RING, 0, &net, pair, 1,
  *                                   {2, 0, 0, 0, 0, 1}, 1500, true, NULL, NULL, &timer, now,
- *                                   wake, poll_for};
+ *                                   wake, poll_for, NULL, NULL};
  *
  *   tn_mem_init(&mem, table, 1);
  *   if (tn_mem_add(&mem, 0, ram, sizeof(ram)) < 0 || tn_virtio_net_init(&dev, &cfg) < 0)
@@ -67,7 +67,8 @@
  *   each pair, for what poll asks: readable leads to tn_virtio_net_receive, writable to
  *   tn_virtio_net_transmit. wake asks for a call of tn_virtio_net_wake so many nanoseconds later,
  *   not from inside. Before a snapshot: tn_virtio_net_quiesce, tn_virtio_net_save. No callback and
- *   no backend may call anything here.
+ *   no backend may call anything here. With hand_over and take_back, the queues of the frames are
+ *   served by somebody else, the kernel's vhost say: see struct tn_virtio_net_cfg.
  *
  * GUEST TRUST
  *   The rings, headers, control commands and a saved state may be hostile; so may the headers and
@@ -138,8 +139,10 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include "tn_iov.h"
 #include "tn_mem.h"
 #include "tn_net.h"
+#include "tn_net_filter.h"
 #include "tn_rate.h"
 #include "tn_virtio.h"
 #include "tn_virtq.h"
@@ -152,11 +155,11 @@ extern "C" {
 
 #define TN_VIRTIO_NET_ID        1u
 #define TN_VIRTIO_NET_PAIRS_MAX ((TN_VIRTIO_MAX_QUEUES - 1) / 2)
-#define TN_VIRTIO_NET_QUEUE_MAX 1024u      /* descriptors of a queue */
-#define TN_VIRTIO_NET_IOVS      1000u      /* pieces of a frame: what writev takes, with a header */
-#define TN_VIRTIO_NET_WINDOW    64u        /* receive chains popped ahead */
-#define TN_VIRTIO_NET_MACS      64u        /* addresses of both tables of the filter */
-#define TN_VIRTIO_NET_COMMANDS  16u        /* of the control queue in one turn */
+#define TN_VIRTIO_NET_QUEUE_MAX 1024u /* descriptors of a queue */
+#define TN_VIRTIO_NET_IOVS      1000u /* pieces of a frame: what writev takes, with a header */
+#define TN_VIRTIO_NET_WINDOW    64u   /* receive chains popped ahead */
+#define TN_VIRTIO_NET_MACS      TN_NET_FILTER_MACS /* addresses of both tables of the filter */
+#define TN_VIRTIO_NET_COMMANDS  16u                /* of the control queue in one turn */
 #define TN_VIRTIO_NET_TURN      (1u << 20) /* bytes, a frame counting 2 KiB more than it has */
 #define TN_VIRTIO_NET_HOLD      100000000u /* nanoseconds that a frame waits for buffers */
 #define TN_VIRTIO_NET_CONFIG    12u        /* bytes of the configuration space (5.1.4) */
@@ -216,19 +219,6 @@ extern "C" {
 #define TN_VIRTIO_NET_OK            0u
 #define TN_VIRTIO_NET_ERR           1u
 
-/* Which frames the driver wants. */
-struct tn_virtio_net_filter {
-    uint8_t mac[6];
-    uint8_t mode;  /* bit n: command n of CTRL_RX is on; the two below */
-    uint8_t uni;   /* table[0 .. uni - 1]: unicast */
-    uint8_t multi; /* the next ones: multicast */
-    bool vlans;    /* CTRL_VLAN was negotiated: of tagged frames, those that vlan names */
-    uint8_t table[TN_VIRTIO_NET_MACS][6];
-    uint8_t vlan[512]; /* bit n: VLAN n */
-};
-#define TN_VIRTIO_NET_UNI_OVER   64u  /* in mode: the table of unicast addresses did not fit */
-#define TN_VIRTIO_NET_MULTI_OVER 128u /* the one of multicast addresses */
-
 /* A pair of queues; of no use to callers. */
 struct tn_virtio_net_pair {
     uint32_t first;   /* of the window, the receive chains that were popped ahead: chain[first] */
@@ -244,6 +234,7 @@ struct tn_virtio_net_pair {
     bool tx_work;
     bool starved;  /* receiving waits for the driver's notification */
     bool dead;     /* the backend will bring no more frames */
+    bool away;     /* handed over */
     bool readable; /* what was asked to be polled for */
     bool writable;
     struct tn_virtq_chain chain[2 * TN_VIRTIO_NET_WINDOW];
@@ -273,6 +264,20 @@ struct tn_virtio_net_cfg {
     void (*wake)(void *ctx, uint64_t ns);
     /* Poll the backend's descriptor of a pair for this from now on, and for nothing else. */
     void (*poll)(void *ctx, uint32_t pair, bool readable, bool writable);
+    /*
+     * Both NULL: the device serves all queues. Else those of a pair that is in use are handed over,
+     * from tn_virtio_net_wake and nowhere else: q[0] to receive, q[1] to transmit. The backend is
+     * only told by set what the driver can do with. Returns 0; TN_ESTATE: the driver did not enable
+     * both; another error is one of the driver's, as of a broken ring. There is no filter then, so
+     * that CTRL_RX and CTRL_VLAN are not offered.
+     */
+    int (*hand_over)(void *ctx, uint32_t pair, const struct tn_virtq_state q[2]);
+    /*
+     * Takes a pair that was handed over back, from any function: nobody else uses it when this
+     * returns, with where it stands, and nothing in flight. Returns 0; an error: that is not known,
+     * and DEVICE_NEEDS_RESET is set.
+     */
+    int (*take_back)(void *ctx, uint32_t pair, struct tn_virtq_state q[2]);
 };
 
 struct tn_virtio_net {
@@ -280,7 +285,7 @@ struct tn_virtio_net {
     struct tn_virtio_queue queue[TN_VIRTIO_MAX_QUEUES];
     struct tn_virtio_net_cfg cfg;
     struct tn_net net;
-    struct tn_virtio_net_filter filter;
+    struct tn_net_filter filter;
     uint64_t offloads;    /* the GUEST_ features that are switched on */
     uint32_t tx_offloads; /* what may be open in frames, as tn_net.h has it */
     uint32_t rx_offloads;
@@ -303,7 +308,7 @@ struct tn_virtio_net_state {
     uint8_t link_up;   /* 0 or 1 */
     uint8_t announce;  /* 0 or 1 */
     uint64_t offloads; /* feature bits */
-    uint8_t mac[6];    /* as the rest, of struct tn_virtio_net_filter */
+    uint8_t mac[6];    /* as the rest, of struct tn_net_filter */
     uint8_t mode;
     uint8_t uni;
     uint8_t multi;
@@ -385,9 +390,7 @@ TN_API int tn_virtio_net_restore(struct tn_virtio_net *n, const struct tn_virtio
     (TN_VIRTIO_NET_F_GUEST_CSUM | TN_VIRTIO_NET_F_GUEST_TSO4 | TN_VIRTIO_NET_F_GUEST_TSO6 | \
      TN_VIRTIO_NET_F_GUEST_ECN | TN_VIRTIO_NET_F_GUEST_UFO | TN_VIRTIO_NET_F_GUEST_USO4 |   \
      TN_VIRTIO_NET_F_GUEST_USO6)
-#define TN_VIRTIO_NET_GSO_  (TN_NET_TSO4 | TN_NET_TSO6 | TN_NET_UFO | TN_NET_USO)
-#define TN_VIRTIO_NET_HEAD_ 18u /* bytes of a frame that the filter reads: both addresses, a tag */
-#define TN_VIRTIO_NET_MODE_ 63u /* the modes that commands switch */
+#define TN_VIRTIO_NET_GSO_ (TN_NET_TSO4 | TN_NET_TSO6 | TN_NET_UFO | TN_NET_USO)
 
 /* Bytes of the header with these features (5.1.6). HASH_REPORT, which needs more, is none here. */
 /*@ assigns \nothing;
@@ -457,161 +460,7 @@ static inline void tn_virtio_net_spend_(uint32_t *left, uint32_t bytes)
     *left = *left >= 2048u && bytes <= *left - 2048u ? *left - 2048u - bytes : 0;
 }
 
-/*@ predicate tn_virtio_net_iov(struct tn_iov *iov, integer n) =
-      \valid_read(iov + (0 .. n - 1)) &&
-      \forall integer i; 0 <= i < n ==> \valid(iov[i].base + (0 .. iov[i].len - 1)); */
-
-/* In which of n iovecs byte *off is; n: in none. *off becomes its place in that one. */
-/*@ requires \valid_read(iov + (0 .. n - 1)) && \valid(off) && \separated(off, iov + (0 .. n - 1));
-    assigns *off;
-    ensures \result <= n && *off <= \old(*off);
-    ensures \result < n ==> *off < iov[\result].len; */
-static inline uint32_t tn_virtio_net_skip_(const struct tn_iov *iov, uint32_t n, size_t *off)
-{
-    uint32_t i = 0;
-
-    /*@ loop invariant i <= n && *off <= \at(*off, Pre);
-        loop assigns i, *off;
-        loop variant n - i; */
-    while (i < n && *off >= iov[i].len) {
-        *off -= iov[i].len;
-        i++;
-    }
-    return i;
-}
-
-/* Copies up to len bytes out of n iovecs, from byte off of them on; returns how many there were. */
-/*@ requires tn_virtio_net_iov((struct tn_iov *)iov, n) && \valid(dst + (0 .. len - 1));
-    requires \separated(dst + (0 .. len - 1), iov + (0 .. n - 1));
-    requires \forall integer i; 0 <= i < n ==>
-      \separated(dst + (0 .. len - 1), iov[i].base + (0 .. iov[i].len - 1));
-    assigns dst[0 .. len - 1];
-    ensures \result <= len; */
-static inline size_t tn_virtio_net_gather_(const struct tn_iov *iov, uint32_t n, size_t off,
-                                           uint8_t *dst, size_t len)
-{
-    uint32_t i = tn_virtio_net_skip_(iov, n, &off);
-    size_t done = 0;
-
-    /*@ loop invariant i <= n && done <= len && (i < n && done < len ==> off <= iov[i].len);
-        loop assigns i, off, done, dst[0 .. len - 1];
-        loop variant (n - i) + (len - done); */
-    while (i < n && done < len) {
-        if (off == iov[i].len) {
-            i++;
-            off = 0;
-        } else {
-            dst[done++] = iov[i].base[off++];
-        }
-    }
-    return done;
-}
-
-/* Copies len bytes into n iovecs, from byte off of them on; they have room. */
-static inline void tn_virtio_net_scatter_(const struct tn_iov *iov, uint32_t n, size_t off,
-                                          const uint8_t *src, size_t len)
-{
-    for (uint32_t i = tn_virtio_net_skip_(iov, n, &off); i < n && len > 0; i++, off = 0) {
-        size_t run = iov[i].len - off < len ? iov[i].len - off : len;
-
-        __builtin_memcpy(iov[i].base + off, src, run);
-        src += run;
-        len -= run;
-    }
-}
-
-/* The first len bytes of n iovecs, which have as many; most times they are in one. */
-static inline void tn_virtio_net_peek_(const struct tn_iov *iov, uint32_t n, uint8_t *dst,
-                                       size_t len)
-{
-    if (n > 0 && iov[0].len >= len)
-        __builtin_memcpy(dst, iov[0].base, len);
-    else
-        (void)tn_virtio_net_gather_(iov, n, 0, dst, len);
-}
-
 /* ---- the filter ---- */
-
-/*@ requires \valid_read(a + (0 .. 5)) && \valid_read(b + (0 .. 5));
-    assigns \nothing;
-    ensures \result <==> \forall integer i; 0 <= i < 6 ==> a[i] == b[i]; */
-static inline bool tn_virtio_net_same_(const uint8_t *a, const uint8_t *b)
-{
-    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] &&
-           a[5] == b[5];
-}
-
-/* Whether it is the address of one station. */
-/*@ requires \valid_read(mac + (0 .. 5));
-    assigns \nothing;
-    ensures \result <==> mac[0] % 2 == 0 && \exists integer i; 0 <= i < 6 && mac[i] != 0; */
-static inline bool tn_virtio_net_station_(const uint8_t *mac)
-{
-    return mac[0] % 2u == 0 && (mac[0] | mac[1] | mac[2] | mac[3] | mac[4] | mac[5]) != 0;
-}
-
-/* Whether a table has an address among those from first on. */
-/*@ requires \valid_read(f) && first + count <= TN_VIRTIO_NET_MACS && \valid_read(mac + (0 .. 5));
-    assigns \nothing;
-    ensures count == 0 ==> !\result; */
-static inline bool tn_virtio_net_listed_(const struct tn_virtio_net_filter *f, uint32_t first,
-                                         uint32_t count, const uint8_t *mac)
-{
-    /*@ loop invariant 0 <= i <= count;
-        loop assigns i;
-        loop variant count - i; */
-    for (uint32_t i = 0; i < count; i++) {
-        if (tn_virtio_net_same_(f->table[first + i], mac))
-            return true;
-    }
-    return false;
-}
-
-/* Whether frames of a VLAN pass; number 0 is a tag of priority alone. */
-/*@ requires \valid_read(f);
-    assigns \nothing;
-    ensures vid % 4096 == 0 ==> \result;
-    ensures vid % 4096 != 0 ==>
-      (\result <==> (f->vlan[vid % 4096 / 8] >> (vid % 8)) % 2 == 1); */
-static inline bool tn_virtio_net_vlan_(const struct tn_virtio_net_filter *f, uint16_t vid)
-{
-    vid %= 4096u;
-    return vid == 0 || (f->vlan[vid / 8u] >> vid % 8u) % 2 == 1;
-}
-
-/*@ requires \valid_read(head + (0 .. TN_VIRTIO_NET_HEAD_ - 1));
-    assigns \nothing;
-    ensures \result <==> head[12] == 0x81 && head[13] == 0; */
-static inline bool tn_virtio_net_tagged_(const uint8_t *head)
-{
-    return head[12] == 0x81 && head[13] == 0;
-}
-
-/* Whether the driver wants a frame that begins so (5.1.6.5.1 to 5.1.6.5.3). */
-/*@ requires \valid_read(f) && f->uni + f->multi <= TN_VIRTIO_NET_MACS;
-    requires \valid_read(head + (0 .. TN_VIRTIO_NET_HEAD_ - 1));
-    assigns \nothing;
-    ensures f->mode % 2 == 1 ==> \result; */
-static inline bool tn_virtio_net_wanted_(const struct tn_virtio_net_filter *f, const uint8_t *head)
-{
-    if (f->mode % 2u != 0) /* PROMISC */
-        return true;
-    if (f->vlans && tn_virtio_net_tagged_(head) &&
-        !tn_virtio_net_vlan_(f, (uint16_t)(head[14] * 256u + head[15])))
-        return false;
-    if (head[0] % 2u == 1) {
-        if ((head[0] & head[1] & head[2] & head[3] & head[4] & head[5]) == 0xff)
-            return (f->mode & 1u << TN_VIRTIO_NET_RX_NOBCAST) == 0;
-        if ((f->mode & 1u << TN_VIRTIO_NET_RX_NOMULTI) != 0)
-            return false;
-        return (f->mode & (1u << TN_VIRTIO_NET_RX_ALLMULTI | TN_VIRTIO_NET_MULTI_OVER)) != 0 ||
-               tn_virtio_net_listed_(f, f->uni, f->multi, head);
-    }
-    if ((f->mode & 1u << TN_VIRTIO_NET_RX_NOUNI) != 0)
-        return false;
-    return (f->mode & (1u << TN_VIRTIO_NET_RX_ALLUNI | TN_VIRTIO_NET_UNI_OVER)) != 0 ||
-           tn_virtio_net_same_(f->mac, head) || tn_virtio_net_listed_(f, 0, f->uni, head);
-}
 
 /*
  * Whether two tables are len bytes long, the first of which has uni addresses, the other multi
@@ -632,10 +481,8 @@ static inline bool tn_virtio_net_tables_(uint32_t len, uint32_t uni, uint32_t mu
 /* The filter as it is after a reset: all frames pass until the driver says otherwise. */
 static inline void tn_virtio_net_open_filter_(struct tn_virtio_net *n)
 {
-    __builtin_memset(&n->filter, 0, sizeof(n->filter));
-    __builtin_memcpy(n->filter.mac, n->cfg.mac, 6);
+    (void)tn_net_filter_init(&n->filter, n->cfg.mac);
     __builtin_memcpy(n->config, n->cfg.mac, 6);
-    n->filter.mode = 1u << TN_VIRTIO_NET_RX_PROMISC;
 }
 
 /* ---- what is waited for ---- */
@@ -675,11 +522,35 @@ static inline uint64_t tn_virtio_net_delay_(struct tn_virtio_net *n, struct tn_r
     return ns;
 }
 
+/*
+ * The queues of a pair are the device's again. Who served them interrupted by itself: the driver is
+ * told once more, since it may not have seen the last time.
+ */
+static inline void tn_virtio_net_take_back_(struct tn_virtio_net *n, uint32_t pair)
+{
+    struct tn_virtq_state q[2];
+    int r;
+
+    if (!n->cfg.pair[pair].away)
+        return;
+    n->cfg.pair[pair].away = false;
+    r = n->cfg.take_back(n->cfg.ctx, pair, q);
+    if (!tn_virtio_live(&n->virtio))
+        return;
+    for (uint32_t i = 0; i < 2 && r == 0; i++) {
+        r = tn_virtq_restore(&n->queue[2 * pair + i].q, n->cfg.mem, &q[i]);
+        tn_virtio_interrupt_(&n->virtio, 2 * pair + i);
+    }
+    if (r < 0)
+        tn_virtio_needs_reset(&n->virtio);
+}
+
 /* Lets a pair go: its buffers are the driver's again, and nothing is waited for. */
 static inline void tn_virtio_net_release_(struct tn_virtio_net *n, uint32_t pair)
 {
     struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
 
+    tn_virtio_net_take_back_(n, pair);
     while (p->chains > 0)
         (void)tn_virtq_unpop(&n->queue[2 * pair].q, &p->chain[p->first + --p->chains]);
     p->first = 0;
@@ -705,6 +576,24 @@ static inline void tn_virtio_net_broken_(struct tn_virtio_net *n, int err)
         return;
     tn_virtio_needs_reset(&n->virtio);
     tn_virtio_net_release_all_(n);
+}
+
+/* Hands a pair over, once. */
+static inline void tn_virtio_net_hand_over_(struct tn_virtio_net *n, uint32_t pair)
+{
+    struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
+    struct tn_virtq_state q[2];
+    int r;
+
+    if (!p->rx_work || !tn_virtio_live(&n->virtio) || n->config[6] % 2u != TN_VIRTIO_NET_S_LINK_UP)
+        return;
+    p->rx_work = false;
+    for (uint32_t i = 0; i < 2; i++)
+        tn_virtq_save(&n->queue[2 * pair + i].q, &q[i]);
+    r = n->cfg.hand_over(n->cfg.ctx, pair, q);
+    p->away = r == 0;
+    if (r < 0)
+        tn_virtio_net_broken_(n, r);
 }
 
 /* ---- receiving ---- */
@@ -806,6 +695,7 @@ static inline void tn_virtio_net_give_(struct tn_virtio_net *n, uint32_t pair,
     uint32_t written[TN_VIRTIO_NET_WINDOW], left = n->hdr_len + len, k = 0;
     uint8_t bytes[TN_NET_HDR];
 
+    written[0] = 0; /* there is one, which gcc cannot know */
     while (k < p->chains && left > 0) {
         written[k] = tn_virtio_net_share_(c[k].writable_len, left);
         left -= written[k];
@@ -813,7 +703,7 @@ static inline void tn_virtio_net_give_(struct tn_virtio_net *n, uint32_t pair,
     }
     hdr->num_buffers = (uint16_t)k;
     tn_net_hdr_put(hdr, bytes);
-    tn_virtio_net_scatter_(c->iov, c->writable, 0, bytes, n->hdr_len);
+    (void)tn_iov_scatter(c->iov, c->writable, 0, bytes, n->hdr_len);
     (void)tn_virtq_push_many(&n->queue[2 * pair].q, c, written, (uint16_t)k);
     tn_virtio_net_used_(p, k);
 }
@@ -825,7 +715,7 @@ static inline void tn_virtio_net_give_(struct tn_virtio_net *n, uint32_t pair,
 static inline bool tn_virtio_net_admit_(struct tn_virtio_net *n, struct tn_net_hdr *hdr,
                                         const uint8_t *head, uint32_t len)
 {
-    uint32_t most = n->cfg.mtu + TN_NET_ETH + (tn_virtio_net_tagged_(head) ? 4u : 0);
+    uint32_t most = n->cfg.mtu + TN_NET_ETH + (tn_net_filter_is_tagged(head) ? 4u : 0);
 
     if (len < TN_NET_ETH || len > TN_NET_FRAME_MAX ||
         tn_net_hdr_check(hdr, n->rx_offloads, len) < 0 ||
@@ -836,7 +726,7 @@ static inline bool tn_virtio_net_admit_(struct tn_virtio_net *n, struct tn_net_h
     }
     if ((n->rx_offloads & TN_NET_CSUM) == 0)
         hdr->flags = 0; /* 5.1.6.4.1 */
-    if (!tn_virtio_net_wanted_(&n->filter, head)) {
+    if (!tn_net_filter_wants(&n->filter, head)) {
         n->rx_filtered++;
         return false;
     }
@@ -849,19 +739,19 @@ static inline int64_t tn_virtio_net_direct_(struct tn_virtio_net *n, uint32_t pa
     struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
     struct tn_iov *iov = p->iov + (p->chain[p->first].iov - p->iov), kept;
     uint32_t iovs = (uint32_t)(p->iov + p->end - iov), i;
-    uint8_t head[TN_VIRTIO_NET_HEAD_] = {0};
+    uint8_t head[TN_NET_FILTER_HEAD] = {0};
     struct tn_net_hdr hdr;
     size_t off = n->hdr_len;
     int64_t len;
 
     __builtin_memset(&hdr, 0, sizeof(hdr));
-    i = tn_virtio_net_skip_(iov, iovs, &off);
+    i = tn_iov_skip(iov, iovs, &off);
     kept = iov[i];
     iov[i].base += off;
     iov[i].len -= off;
     len = n->net.ops->recv(n->net.ctx, pair, &hdr, iov + i, iovs - i);
     if (len > 0)
-        tn_virtio_net_peek_(iov + i, iovs - i, head, sizeof(head));
+        (void)tn_iov_gather(iov + i, iovs - i, 0, head, sizeof(head));
     iov[i] = kept;
     if (len >= 0 && (uint64_t)len > p->room - n->hdr_len)
         len = TN_EBUG;
@@ -879,7 +769,7 @@ static inline int64_t tn_virtio_net_hold_(struct tn_virtio_net *n, uint32_t pair
 {
     struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
     struct tn_iov iov = {p->frame, sizeof(p->frame)};
-    uint8_t head[TN_VIRTIO_NET_HEAD_] = {0};
+    uint8_t head[TN_NET_FILTER_HEAD] = {0};
     int64_t len;
 
     __builtin_memset(&p->hdr, 0, sizeof(p->hdr));
@@ -908,8 +798,7 @@ static inline bool tn_virtio_net_waits_(struct tn_virtio_net *n, uint32_t pair, 
     if (p->chains > 0 && p->room >= (uint64_t)n->hdr_len + p->held) {
         const struct tn_iov *iov = p->chain[p->first].iov;
 
-        tn_virtio_net_scatter_(iov, (uint32_t)(p->iov + p->end - iov), n->hdr_len, p->frame,
-                               p->held);
+        (void)tn_iov_scatter(iov, (uint32_t)(p->iov + p->end - iov), n->hdr_len, p->frame, p->held);
         tn_virtio_net_give_(n, pair, &p->hdr, p->held);
         p->held = 0;
         return false;
@@ -995,24 +884,21 @@ static inline void tn_virtio_net_rx_(struct tn_virtio_net *n, uint32_t pair)
 static inline int tn_virtio_net_send_(struct tn_virtio_net *n, uint32_t pair,
                                       const struct tn_virtq_chain *c, struct tn_iov *iov)
 {
-    uint32_t len = c->readable_len - n->hdr_len, i;
+    uint32_t len = c->readable_len - n->hdr_len, first, iovs;
     uint8_t bytes[TN_NET_HDR] = {0};
     struct tn_net_hdr hdr;
-    size_t off = n->hdr_len;
     int r = TN_ERANGE;
 
     if (c->readable_len >= n->hdr_len + TN_NET_ETH && len <= TN_NET_FRAME_MAX &&
         n->config[6] % 2u == TN_VIRTIO_NET_S_LINK_UP) {
-        tn_virtio_net_peek_(iov, c->readable, bytes, n->hdr_len);
+        (void)tn_iov_gather(iov, c->readable, 0, bytes, n->hdr_len);
         tn_net_hdr_get(&hdr, bytes);
         hdr.flags &= TN_NET_HDR_F_NEEDS_CSUM; /* 5.1.6.2.1: no other has a meaning here */
         r = tn_net_hdr_check(&hdr, n->tx_offloads, len);
     }
     if (r == TN_OK) {
-        i = tn_virtio_net_skip_(iov, c->readable, &off);
-        iov[i].base += off;
-        iov[i].len -= off;
-        r = n->net.ops->send(n->net.ctx, pair, &hdr, iov + i, c->readable - i, len);
+        iovs = tn_iov_cut(iov, c->readable, n->hdr_len, len, &first);
+        r = n->net.ops->send(n->net.ctx, pair, &hdr, iov + first, iovs, len);
         if (r != TN_EAGAIN)
             n->cfg.pair[pair].tx_owed = len;
     }
@@ -1110,44 +996,34 @@ static inline void tn_virtio_net_features_(struct tn_virtio_net *n)
 static inline bool tn_virtio_net_tables_set_(struct tn_virtio_net *n,
                                              const struct tn_virtq_chain *c, uint32_t len)
 {
-    struct tn_virtio_net_filter *f = &n->filter;
-    uint8_t bytes[4] = {0};
-    uint32_t uni, multi, keep;
+    uint8_t bytes[4] = {0}, mac[2][6 * TN_NET_FILTER_MACS];
+    uint32_t uni, multi;
 
-    (void)tn_virtio_net_gather_(c->iov, c->readable, 2, bytes, 4);
+    (void)tn_iov_gather(c->iov, c->readable, 2, bytes, 4);
     uni = (uint32_t)tn_get_(bytes, 4);
     if (len < 8 || uni > (len - 8) / 6)
         return false;
-    (void)tn_virtio_net_gather_(c->iov, c->readable, 6 + 6 * (size_t)uni, bytes, 4);
+    (void)tn_iov_gather(c->iov, c->readable, 6 + 6 * (size_t)uni, bytes, 4);
     multi = (uint32_t)tn_get_(bytes, 4);
     if (!tn_virtio_net_tables_(len, uni, multi))
         return false;
-    f->mode &= TN_VIRTIO_NET_MODE_;
-    __builtin_memset(f->table, 0, sizeof(f->table));
-    keep = uni <= TN_VIRTIO_NET_MACS ? uni : 0;
-    f->mode |= keep < uni ? TN_VIRTIO_NET_UNI_OVER : 0;
-    f->uni = (uint8_t)keep;
-    (void)tn_virtio_net_gather_(c->iov, c->readable, 6, (uint8_t *)f->table, 6 * (size_t)keep);
-    keep = multi <= TN_VIRTIO_NET_MACS - f->uni ? multi : 0;
-    f->mode |= keep < multi ? TN_VIRTIO_NET_MULTI_OVER : 0;
-    f->multi = (uint8_t)keep;
-    (void)tn_virtio_net_gather_(c->iov, c->readable, 10 + 6 * (size_t)uni,
-                                (uint8_t *)f->table + 6 * (size_t)f->uni, 6 * (size_t)keep);
+    if (uni <= TN_NET_FILTER_MACS)
+        (void)tn_iov_gather(c->iov, c->readable, 6, mac[0], 6 * (size_t)uni);
+    if (multi <= TN_NET_FILTER_MACS)
+        (void)tn_iov_gather(c->iov, c->readable, 10 + 6 * (size_t)uni, mac[1], 6 * (size_t)multi);
+    tn_net_filter_set_tables(&n->filter, mac[0], uni, mac[1], multi);
     return true;
 }
 
 /* The number of pairs that the driver uses (5.1.6.5.5). */
 static inline bool tn_virtio_net_pairs_set_(struct tn_virtio_net *n, uint32_t pairs)
 {
-    uint32_t was = n->active;
-
-    if (pairs < 1 || pairs > n->cfg.pairs || tn_virtio_net_apply_(n, n->offloads, pairs) < 0)
+    if (pairs < 1 || pairs > n->cfg.pairs)
         return false;
-    for (uint32_t i = pairs; i < was; i++)
+    for (uint32_t i = pairs; i < n->active; i++) /* before the backend lets them go */
         tn_virtio_net_release_(n, i);
-    if (pairs > was)
-        tn_virtio_net_later_(n, 0);
-    return true;
+    tn_virtio_net_later_(n, 0);
+    return tn_virtio_net_apply_(n, n->offloads, pairs) == TN_OK;
 }
 
 /* Carries out one command, all of whose data is in a chain (5.1.6.5). False: it makes no sense. */
@@ -1159,7 +1035,7 @@ static inline bool tn_virtio_net_command_(struct tn_virtio_net *n, const struct 
 
     if (c->readable_len < 2)
         return false;
-    (void)tn_virtio_net_gather_(c->iov, c->readable, 0, data, sizeof(data));
+    (void)tn_iov_gather(c->iov, c->readable, 0, data, sizeof(data));
     number = len <= 8 ? tn_get_(data + 2, len) : 0;
     switch (data[0] << 8 | data[1]) {
     case TN_VIRTIO_NET_CTRL_RX << 8 | TN_VIRTIO_NET_RX_ALLUNI:
@@ -1171,29 +1047,21 @@ static inline bool tn_virtio_net_command_(struct tn_virtio_net *n, const struct 
     /* fall through */
     case TN_VIRTIO_NET_CTRL_RX << 8 | TN_VIRTIO_NET_RX_PROMISC:
     case TN_VIRTIO_NET_CTRL_RX << 8 | TN_VIRTIO_NET_RX_ALLMULTI:
-        if ((f & TN_VIRTIO_NET_F_CTRL_RX) == 0 || len != 1 || number > 1)
-            return false;
-        n->filter.mode &= (uint8_t) ~(1u << data[1]);
-        n->filter.mode |= (uint8_t)(number << data[1]);
-        return true;
+        return (f & TN_VIRTIO_NET_F_CTRL_RX) != 0 && len == 1 && number <= 1 &&
+               tn_net_filter_set_mode(&n->filter, 1u << data[1], number == 1) == TN_OK;
     case TN_VIRTIO_NET_CTRL_MAC << 8 | TN_VIRTIO_NET_MAC_TABLE_SET:
         return (f & TN_VIRTIO_NET_F_CTRL_RX) != 0 && tn_virtio_net_tables_set_(n, c, len);
     case TN_VIRTIO_NET_CTRL_MAC << 8 | TN_VIRTIO_NET_MAC_ADDR_SET:
         if ((f & TN_VIRTIO_NET_F_CTRL_MAC_ADDR) == 0 || len != 6 ||
-            !tn_virtio_net_station_(data + 2))
+            tn_net_filter_set_mac(&n->filter, data + 2) < 0)
             return false;
-        __builtin_memcpy(n->filter.mac, data + 2, 6);
         __builtin_memcpy(n->config, data + 2, 6);
         return true;
     case TN_VIRTIO_NET_CTRL_VLAN << 8 | TN_VIRTIO_NET_VLAN_ADD:
     case TN_VIRTIO_NET_CTRL_VLAN << 8 | TN_VIRTIO_NET_VLAN_DEL:
-        if ((f & TN_VIRTIO_NET_F_CTRL_VLAN) == 0 || len != 2 || number > 4095)
-            return false;
-        if (data[1] == TN_VIRTIO_NET_VLAN_ADD)
-            n->filter.vlan[number / 8] |= (uint8_t)(1u << number % 8);
-        else
-            n->filter.vlan[number / 8] &= (uint8_t) ~(1u << number % 8);
-        return true;
+        return (f & TN_VIRTIO_NET_F_CTRL_VLAN) != 0 && len == 2 &&
+               tn_net_filter_set_vlan(&n->filter, (uint32_t)number,
+                                      data[1] == TN_VIRTIO_NET_VLAN_ADD) == TN_OK;
     case TN_VIRTIO_NET_CTRL_ANNOUNCE << 8 | TN_VIRTIO_NET_ANNOUNCE_ACK:
         if ((f & TN_VIRTIO_NET_F_GUEST_ANNOUNCE) == 0 || len != 0)
             return false;
@@ -1304,7 +1172,7 @@ static inline void tn_virtio_net_on_notify_(void *ctx, uint32_t queue)
             tn_virtio_net_control_(n);
         return;
     }
-    if (queue / 2 >= n->active)
+    if (queue / 2 >= n->active || n->cfg.hand_over)
         return;
     p = &n->cfg.pair[queue / 2];
     if (queue % 2 == 0 && p->starved)
@@ -1328,6 +1196,8 @@ static inline uint64_t tn_virtio_net_offer_(const struct tn_virtio_net_cfg *cfg)
                  TN_VIRTIO_NET_F_CTRL_VLAN | TN_VIRTIO_NET_F_CTRL_MAC_ADDR |
                  TN_VIRTIO_NET_F_GUEST_ANNOUNCE;
 
+    if (cfg->hand_over)
+        f &= ~(TN_VIRTIO_NET_F_CTRL_RX | TN_VIRTIO_NET_F_CTRL_RX_EXTRA | TN_VIRTIO_NET_F_CTRL_VLAN);
     f |= cfg->mtu != 0 ? TN_VIRTIO_NET_F_MTU : 0;
     f |= cfg->pairs > 1 ? TN_VIRTIO_NET_F_MQ : 0;
     f |= (tx & TN_NET_CSUM) != 0 ? TN_VIRTIO_NET_F_CSUM : 0;
@@ -1354,9 +1224,10 @@ TN_API int tn_virtio_net_init(struct tn_virtio_net *n, const struct tn_virtio_ne
     int r;
 
     if (!cfg->mem || !cfg->net || !cfg->net->ops || !cfg->pair || !cfg->now || !cfg->wake ||
-        !cfg->poll || cfg->queue_size > TN_VIRTIO_NET_QUEUE_MAX || cfg->pairs == 0 ||
+        !cfg->poll || !cfg->hand_over != !cfg->take_back ||
+        cfg->queue_size > TN_VIRTIO_NET_QUEUE_MAX || cfg->pairs == 0 ||
         cfg->pairs > TN_VIRTIO_NET_PAIRS_MAX || cfg->pairs > cfg->net->pairs ||
-        !tn_virtio_net_station_(cfg->mac) || (cfg->mtu != 0 && cfg->mtu < 68) ||
+        !tn_net_filter_is_station(cfg->mac) || (cfg->mtu != 0 && cfg->mtu < 68) ||
         (cfg->ring_features & ~TN_VIRTIO_F_RING) != 0)
         return TN_EINVAL;
     __builtin_memset(n, 0, sizeof(*n));
@@ -1386,7 +1257,7 @@ TN_API int tn_virtio_net_init(struct tn_virtio_net *n, const struct tn_virtio_ne
 
 TN_API void tn_virtio_net_receive(struct tn_virtio_net *n, uint32_t pair)
 {
-    if (pair < n->active)
+    if (pair < n->active && !n->cfg.hand_over)
         tn_virtio_net_rx_(n, pair);
     else if (pair < n->cfg.pairs)
         tn_virtio_net_want_(n, pair, false, false);
@@ -1394,7 +1265,7 @@ TN_API void tn_virtio_net_receive(struct tn_virtio_net *n, uint32_t pair)
 
 TN_API void tn_virtio_net_transmit(struct tn_virtio_net *n, uint32_t pair)
 {
-    if (pair < n->active)
+    if (pair < n->active && !n->cfg.hand_over)
         tn_virtio_net_tx_(n, pair);
     else if (pair < n->cfg.pairs)
         tn_virtio_net_want_(n, pair, false, false);
@@ -1405,7 +1276,9 @@ TN_API void tn_virtio_net_wake(struct tn_virtio_net *n)
     n->timer = UINT64_MAX;
     if (n->command_work)
         tn_virtio_net_control_(n);
-    for (uint32_t i = 0; i < n->active; i++) {
+    for (uint32_t i = 0; i < n->active && n->cfg.hand_over; i++)
+        tn_virtio_net_hand_over_(n, i);
+    for (uint32_t i = 0; i < n->active && !n->cfg.hand_over; i++) {
         if (n->cfg.pair[i].tx_work)
             tn_virtio_net_tx_(n, i);
         if (n->cfg.pair[i].rx_work)
@@ -1434,7 +1307,7 @@ TN_API void tn_virtio_net_announce(struct tn_virtio_net *n)
 
 TN_API int tn_virtio_net_set_mac(struct tn_virtio_net *n, const uint8_t mac[6])
 {
-    if (!tn_virtio_net_station_(mac))
+    if (!tn_net_filter_is_station(mac))
         return TN_EINVAL;
     __builtin_memcpy(n->cfg.mac, mac, 6);
     if ((tn_virtio_status_read(&n->virtio) & TN_VIRTIO_S_FEATURES_OK) != 0)
@@ -1531,17 +1404,18 @@ TN_API int tn_virtio_net_restore(struct tn_virtio_net *n, const struct tn_virtio
     if (s.version != TN_VIRTIO_NET_VERSION)
         return TN_EUNSUP;
     if (!tn_virtio_net_valid_(&s, f, n->cfg.pairs) || !tn_virtio_net_idle_(&s.virtio) ||
-        !tn_virtio_net_station_(s.mac) || !tn_virtio_zero_(s.zero, sizeof(s.zero)) ||
+        !tn_net_filter_is_station(s.mac) || !tn_virtio_zero_(s.zero, sizeof(s.zero)) ||
         !tn_virtio_zero_((const uint8_t *)s.table + 6 * macs, sizeof(s.table) - 6 * macs) ||
         ((f & TN_VIRTIO_NET_F_CTRL_VLAN) == 0 && !tn_virtio_zero_(s.vlan, sizeof(s.vlan))))
         return TN_EFORMAT;
+    tn_virtio_net_release_all_(n);
     r = tn_virtio_restore(&n->virtio, &s.virtio);
     if (r < 0) {
         if (tn_virtio_status_read(&n->virtio) == 0)
             tn_virtio_net_on_reset_(n);
         return r;
     }
-    tn_virtio_net_on_reset_(n); /* the window is of queues that are no more */
+    tn_virtio_net_on_reset_(n);
     tn_virtio_net_features_(n);
     if ((s.virtio.status & TN_VIRTIO_S_DRIVER_OK) != 0)
         r = tn_virtio_net_apply_(n, s.offloads, s.active);

@@ -140,9 +140,11 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include "tn_iov.h"
 #include "tn_mem.h"
 #include "tn_virtio.h"
 #include "tn_virtq.h"
+#include "tn_vsock.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -157,11 +159,11 @@ extern "C" {
 #define TN_VIRTIO_VSOCK_TX          1u
 #define TN_VIRTIO_VSOCK_EVENT       2u
 #define TN_VIRTIO_VSOCK_QUEUES      3u
-#define TN_VIRTIO_VSOCK_QUEUE_MAX   256u        /* descriptors of a queue */
-#define TN_VIRTIO_VSOCK_CONFIG      8u          /* bytes of configuration space (5.10.4) */
-#define TN_VIRTIO_VSOCK_HDR         44u         /* bytes before a packet's payload (5.10.6) */
-#define TN_VIRTIO_VSOCK_HOST        2ull        /* the host's CID */
-#define TN_VIRTIO_VSOCK_PORT_ANY    0xffffffffu /* no port */
+#define TN_VIRTIO_VSOCK_QUEUE_MAX   256u          /* descriptors of a queue */
+#define TN_VIRTIO_VSOCK_CONFIG      8u            /* bytes of configuration space (5.10.4) */
+#define TN_VIRTIO_VSOCK_HDR         TN_VSOCK_HDR  /* bytes before a packet's payload (5.10.6) */
+#define TN_VIRTIO_VSOCK_HOST        TN_VSOCK_HOST /* the host's CID */
+#define TN_VIRTIO_VSOCK_PORT_ANY    0xffffffffu   /* no port */
 #define TN_VIRTIO_VSOCK_CONNS_MAX   32768u
 #define TN_VIRTIO_VSOCK_BUF_MIN     4096u /* bytes, of buf_alloc and send_max */
 #define TN_VIRTIO_VSOCK_BUF_MAX     (16u << 20)
@@ -194,20 +196,6 @@ enum tn_virtio_vsock_why {
     TN_VIRTIO_VSOCK_WHY_RESET,    /* the guest reset or refused it, or broke its rules */
     TN_VIRTIO_VSOCK_WHY_TIMEOUT,  /* the guest did not answer in time */
     TN_VIRTIO_VSOCK_WHY_GONE      /* the device was reset or restored, or has a new CID */
-};
-
-/* struct virtio_vsock_hdr (5.10.6). */
-struct tn_virtio_vsock_hdr {
-    uint64_t src_cid;
-    uint64_t dst_cid;
-    uint32_t src_port;
-    uint32_t dst_port;
-    uint32_t len;
-    uint16_t type;
-    uint16_t op;
-    uint32_t flags;
-    uint32_t buf_alloc;
-    uint32_t fwd_cnt;
 };
 
 /* A connection. The host side reads the first five fields, and writes host. */
@@ -475,202 +463,6 @@ TN_API int tn_virtio_vsock_connect_line(const uint8_t *bytes, size_t len, uint32
 #define TN_VIRTIO_VSOCK_PENDING_ 0u /* connections with packets that wait */
 #define TN_VIRTIO_VSOCK_ROOM_    1u /* connections to be told that there is room */
 
-/* ---- counts, modulo 2^32 ---- */
-
-/* How far it is from one count to a later one. */
-/*@ assigns \nothing;
-    ensures \result == (from <= to ? to - from : to + 4294967296 - from); */
-static inline uint32_t tn_virtio_vsock_distance_(uint32_t from, uint32_t to)
-{
-    return from <= to ? to - from : 0xffffffffu - (from - to) + 1u;
-}
-
-/* A count, n further. */
-/*@ assigns \nothing;
-    ensures \result == (count + n) % 4294967296; */
-static inline uint32_t tn_virtio_vsock_step_(uint32_t count, uint32_t n)
-{
-    return n <= 0xffffffffu - count ? count + n : n - (0xffffffffu - count) - 1u;
-}
-
-/*
- * How many bytes may be sent to somebody with a buffer of peer_buf_alloc bytes, of which the last
- * tx_cnt - peer_fwd_cnt sent may be in it still (5.10.6.3); never so many that more than limit are.
- */
-/*@ assigns \nothing;
-    ensures \let used = (tx_cnt - peer_fwd_cnt) % 4294967296 < 0
-                          ? (tx_cnt - peer_fwd_cnt) % 4294967296 + 4294967296
-                          : (tx_cnt - peer_fwd_cnt) % 4294967296;
-            \let window = \min(peer_buf_alloc, limit);
-            \result == \max(0, window - used) && \result <= peer_buf_alloc && \result <= limit &&
-            (\result > 0 ==> used + \result <= peer_buf_alloc && used + \result <= limit); */
-static inline uint32_t tn_virtio_vsock_credit_(uint32_t peer_buf_alloc, uint32_t limit,
-                                               uint32_t tx_cnt, uint32_t peer_fwd_cnt)
-{
-    uint32_t window = peer_buf_alloc < limit ? peer_buf_alloc : limit;
-    uint32_t used = tn_virtio_vsock_distance_(peer_fwd_cnt, tx_cnt);
-
-    return used < window ? window - used : 0;
-}
-
-/* Whether len bytes more fit in a buffer of buf_alloc, where rx_cnt - fwd_cnt are. */
-/*@ assigns \nothing;
-    ensures \result != 0 <==>
-      (fwd_cnt <= rx_cnt ? rx_cnt - fwd_cnt : rx_cnt + 4294967296 - fwd_cnt) + len <= buf_alloc; */
-static inline bool tn_virtio_vsock_fits_(uint32_t buf_alloc, uint32_t rx_cnt, uint32_t fwd_cnt,
-                                         uint32_t len)
-{
-    uint32_t used = tn_virtio_vsock_distance_(fwd_cnt, rx_cnt);
-
-    return used <= buf_alloc && len <= buf_alloc - used;
-}
-
-/* fwd_cnt after the host side says that it is done with len bytes: never beyond rx_cnt. */
-/*@ assigns \nothing;
-    ensures \let used = fwd_cnt <= rx_cnt ? rx_cnt - fwd_cnt : rx_cnt + 4294967296 - fwd_cnt;
-            \result == (fwd_cnt + \min(used, len)) % 4294967296; */
-static inline uint32_t tn_virtio_vsock_forward_(uint32_t rx_cnt, uint32_t fwd_cnt, uint32_t len)
-{
-    uint32_t used = tn_virtio_vsock_distance_(fwd_cnt, rx_cnt);
-
-    return tn_virtio_vsock_step_(fwd_cnt, len < used ? len : used);
-}
-
-/* Whether the guest is to hear how much was forwarded: it thinks a quarter less than there is. */
-/*@ assigns \nothing;
-    ensures \result != 0 <==>
-      (told <= fwd_cnt ? fwd_cnt - told : fwd_cnt + 4294967296 - told) >= buf_alloc / 4; */
-static inline bool tn_virtio_vsock_owes_(uint32_t buf_alloc, uint32_t told, uint32_t fwd_cnt)
-{
-    return tn_virtio_vsock_distance_(told, fwd_cnt) >= buf_alloc / 4;
-}
-
-/* The payload of the next packet: what is left to send, credit and the buffer allow. */
-/*@ requires room >= TN_VIRTIO_VSOCK_HDR;
-    assigns \nothing;
-    ensures \result == \min(left, \min(credit, room - TN_VIRTIO_VSOCK_HDR)); */
-static inline uint32_t tn_virtio_vsock_share_(size_t left, uint32_t credit, uint32_t room)
-{
-    uint32_t len = room - TN_VIRTIO_VSOCK_HDR;
-
-    if (len > credit)
-        len = credit;
-    return left < len ? (uint32_t)left : len;
-}
-
-/* ---- packets ---- */
-
-/*@ requires \valid(out) && \valid_read(p + (0 .. TN_VIRTIO_VSOCK_HDR - 1));
-    requires \separated(out, p + (0 .. TN_VIRTIO_VSOCK_HDR - 1));
-    assigns *out; */
-static inline void tn_virtio_vsock_hdr_get_(struct tn_virtio_vsock_hdr *out, const uint8_t *p)
-{
-    out->src_cid = tn_get_(p, 8);
-    out->dst_cid = tn_get_(p + 8, 8);
-    out->src_port = (uint32_t)tn_get_(p + 16, 4);
-    out->dst_port = (uint32_t)tn_get_(p + 20, 4);
-    out->len = (uint32_t)tn_get_(p + 24, 4);
-    out->type = (uint16_t)tn_get_(p + 28, 2);
-    out->op = (uint16_t)tn_get_(p + 30, 2);
-    out->flags = (uint32_t)tn_get_(p + 32, 4);
-    out->buf_alloc = (uint32_t)tn_get_(p + 36, 4);
-    out->fwd_cnt = (uint32_t)tn_get_(p + 40, 4);
-}
-
-/*@ requires \valid_read(hdr) && \valid(p + (0 .. TN_VIRTIO_VSOCK_HDR - 1));
-    requires \separated(hdr, p + (0 .. TN_VIRTIO_VSOCK_HDR - 1));
-    assigns p[0 .. TN_VIRTIO_VSOCK_HDR - 1]; */
-static inline void tn_virtio_vsock_hdr_put_(const struct tn_virtio_vsock_hdr *hdr, uint8_t *p)
-{
-    tn_put_(p, 8, hdr->src_cid);
-    tn_put_(p + 8, 8, hdr->dst_cid);
-    tn_put_(p + 16, 4, hdr->src_port);
-    tn_put_(p + 20, 4, hdr->dst_port);
-    tn_put_(p + 24, 4, hdr->len);
-    tn_put_(p + 28, 2, hdr->type);
-    tn_put_(p + 30, 2, hdr->op);
-    tn_put_(p + 32, 4, hdr->flags);
-    tn_put_(p + 36, 4, hdr->buf_alloc);
-    tn_put_(p + 40, 4, hdr->fwd_cnt);
-}
-
-/* Whether a chain of total bytes, at least a header, has a payload of len. */
-/*@ requires total >= TN_VIRTIO_VSOCK_HDR;
-    assigns \nothing;
-    ensures \result != 0 <==> TN_VIRTIO_VSOCK_HDR + len <= total; */
-static inline bool tn_virtio_vsock_whole_(uint32_t total, uint32_t len)
-{
-    return len <= total - TN_VIRTIO_VSOCK_HDR;
-}
-
-/* Whether a guest can have this CID: 0, 1, 2 and the last are not for guests (5.10.4). */
-/*@ assigns \nothing;
-    ensures \result != 0 <==> 2 < cid < 4294967295; */
-static inline bool tn_virtio_vsock_cid_ok_(uint64_t cid)
-{
-    return cid > TN_VIRTIO_VSOCK_HOST && cid < 0xffffffffu;
-}
-
-/* Copies the header out of a chain that has as many bytes. */
-static inline void tn_virtio_vsock_gather_(const struct tn_iov *iov, uint32_t n, uint8_t *dst)
-{
-    size_t done = 0;
-
-    for (uint32_t i = 0; i < n && done < TN_VIRTIO_VSOCK_HDR; i++) {
-        size_t run = TN_VIRTIO_VSOCK_HDR - done;
-
-        if (run > iov[i].len)
-            run = iov[i].len;
-        __builtin_memcpy(dst + done, iov[i].base, run);
-        done += run;
-    }
-}
-
-/* Copies len bytes to where n iovecs are, off bytes on; they have room for them. */
-static inline void tn_virtio_vsock_scatter_(const struct tn_iov *iov, uint32_t n, size_t off,
-                                            const uint8_t *src, size_t len)
-{
-    for (uint32_t i = 0; i < n && len > 0; i++) {
-        size_t run = iov[i].len;
-
-        if (off >= run) {
-            off -= run;
-            continue;
-        }
-        run -= off;
-        if (run > len)
-            run = len;
-        __builtin_memcpy(iov[i].base + off, src, run);
-        src += run;
-        len -= run;
-        off = 0;
-    }
-}
-
-/* Cuts n iovecs down to the len bytes behind off; returns how many are left, from *iov on. */
-static inline uint32_t tn_virtio_vsock_cut_(struct tn_iov **iov, uint32_t n, size_t off, size_t len)
-{
-    uint32_t kept = 0;
-
-    while (n > 0 && off >= (*iov)->len) {
-        off -= (*iov)->len;
-        ++*iov;
-        n--;
-    }
-    if (n > 0) {
-        (*iov)->base += off;
-        (*iov)->len -= off;
-    }
-    while (kept < n && len > 0) {
-        struct tn_iov *v = &(*iov)[kept++];
-
-        if (v->len > len)
-            v->len = len;
-        len -= v->len;
-    }
-    return kept;
-}
-
 /* ---- the table ---- */
 
 static inline uint32_t tn_virtio_vsock_index_(const struct tn_virtio_vsock *d,
@@ -883,19 +675,19 @@ static inline int tn_virtio_vsock_rx_(struct tn_virtio_vsock *d, uint32_t queue,
 /* Writes a header, and returns the chain with len bytes of payload, which are there already. */
 static inline void tn_virtio_vsock_put_(struct tn_virtio_vsock *d,
                                         const struct tn_virtq_chain *chain,
-                                        const struct tn_virtio_vsock_hdr *hdr)
+                                        const struct tn_vsock_hdr *hdr)
 {
     uint8_t bytes[TN_VIRTIO_VSOCK_HDR];
 
-    tn_virtio_vsock_hdr_put_(hdr, bytes);
-    tn_virtio_vsock_scatter_(chain->iov, chain->writable, 0, bytes, sizeof(bytes));
+    tn_vsock_hdr_put(hdr, bytes);
+    (void)tn_iov_scatter(chain->iov, chain->writable, 0, bytes, sizeof(bytes));
     (void)tn_virtq_push(&d->queue[TN_VIRTIO_VSOCK_RX].q, chain, TN_VIRTIO_VSOCK_HDR + hdr->len);
 }
 
 /* The header of a packet of a connection's, which tells the guest all of our credit. */
 static inline void tn_virtio_vsock_hdr_(const struct tn_virtio_vsock *d,
                                         struct tn_virtio_vsock_conn *c, uint16_t op,
-                                        struct tn_virtio_vsock_hdr *hdr)
+                                        struct tn_vsock_hdr *hdr)
 {
     hdr->src_cid = TN_VIRTIO_VSOCK_HOST;
     hdr->dst_cid = d->cfg.guest_cid;
@@ -931,7 +723,7 @@ static inline void tn_virtio_vsock_send_pending_(struct tn_virtio_vsock *d)
 {
     struct tn_iov iov[TN_VIRTIO_VSOCK_IOV_];
     struct tn_virtq_chain chain;
-    struct tn_virtio_vsock_hdr hdr;
+    struct tn_vsock_hdr hdr;
     uint32_t left = d->cfg.queue_size;
     uint16_t op;
 
@@ -973,26 +765,30 @@ static inline void tn_virtio_vsock_send_pending_(struct tn_virtio_vsock *d)
     }
 }
 
-/* Tells the guest that its connections are gone (5.10.6.7). */
-static inline void tn_virtio_vsock_event_(struct tn_virtio_vsock *d)
+/* Tells the guest that its connections are gone (5.10.6.7), or waits for a buffer to do so. */
+static inline void tn_virtio_vsock_gone_(struct tn_virtio_vsock *d)
 {
+    static const uint8_t transport_reset[4] = {0, 0, 0, 0}; /* its id is 0 */
+    struct tn_virtq *q = &d->queue[TN_VIRTIO_VSOCK_EVENT].q;
     struct tn_iov iov[TN_VIRTIO_VSOCK_IOV_];
     struct tn_virtq_chain chain;
     uint32_t left = d->cfg.queue_size;
-    static const uint8_t transport_reset[4] = {0, 0, 0, 0}; /* its id is 0 */
 
-    if (!d->event || !tn_virtio_live(&d->virtio))
-        return;
     if (tn_virtio_vsock_rx_(d, TN_VIRTIO_VSOCK_EVENT, &chain, iov, sizeof(transport_reset), &left) >
         0) {
         d->event = false;
-        tn_virtio_vsock_scatter_(iov, chain.writable, 0, transport_reset, sizeof(transport_reset));
-        (void)tn_virtq_push(&d->queue[TN_VIRTIO_VSOCK_EVENT].q, &chain, sizeof(transport_reset));
-    } else if (tn_virtio_live(&d->virtio) &&
-               tn_virtq_notify_enable(&d->queue[TN_VIRTIO_VSOCK_EVENT].q)) {
+        (void)tn_iov_scatter(iov, chain.writable, 0, transport_reset, sizeof(transport_reset));
+        (void)tn_virtq_push(q, &chain, sizeof(transport_reset));
+    } else if (tn_virtio_live(&d->virtio) && tn_virtq_notify_enable(q)) {
         d->cfg.ops->again(d->cfg.ctx);
     }
     tn_virtio_signal(&d->virtio, TN_VIRTIO_VSOCK_EVENT);
+}
+
+static inline void tn_virtio_vsock_event_(struct tn_virtio_vsock *d)
+{
+    if (d->event && tn_virtio_live(&d->virtio))
+        tn_virtio_vsock_gone_(d);
 }
 
 /* Sends what a call has made pending, and waits for buffers if they are wanted. */
@@ -1040,7 +836,7 @@ static inline void tn_virtio_vsock_rooms_(struct tn_virtio_vsock *d)
 
 /* A reset for what belongs to no connection; there is room for it. RST is not answered. */
 static inline void tn_virtio_vsock_orphan_(struct tn_virtio_vsock *d,
-                                           const struct tn_virtio_vsock_hdr *hdr)
+                                           const struct tn_vsock_hdr *hdr)
 {
     struct tn_virtio_vsock_orphan *o =
         &d->orphan[(d->orphan_at + d->orphans) % TN_VIRTIO_VSOCK_ORPHANS];
@@ -1072,49 +868,50 @@ static inline bool tn_virtio_vsock_sends_(const struct tn_virtio_vsock_conn *c)
 static inline uint32_t tn_virtio_vsock_window_(const struct tn_virtio_vsock *d,
                                                const struct tn_virtio_vsock_conn *c)
 {
-    return tn_virtio_vsock_credit_(c->peer_buf_alloc, d->cfg.send_max, c->tx_cnt, c->peer_fwd_cnt);
+    return tn_vsock_credit(c->peer_buf_alloc, d->cfg.send_max, c->tx_cnt, c->peer_fwd_cnt);
 }
 
 /* Bytes were forwarded; tells the guest, if it is short of them. */
 static inline void tn_virtio_vsock_forwarded_(struct tn_virtio_vsock *d,
                                               struct tn_virtio_vsock_conn *c, uint32_t len)
 {
-    c->fwd_cnt = tn_virtio_vsock_forward_(c->rx_cnt, c->fwd_cnt, len);
+    c->fwd_cnt = tn_vsock_forward(c->rx_cnt, c->fwd_cnt, len);
     if ((c->peer_shut & TN_VIRTIO_VSOCK_SHUT_SEND) == 0 &&
-        tn_virtio_vsock_owes_(d->cfg.buf_alloc, c->told_fwd_cnt, c->fwd_cnt))
+        tn_vsock_owes(d->cfg.buf_alloc, c->told_fwd_cnt, c->fwd_cnt))
         tn_virtio_vsock_pend_(d, c, TN_VIRTIO_VSOCK_P_CREDIT_);
 }
 
 /* Payload on an open connection; false: it breaks the rules. */
 static inline bool tn_virtio_vsock_rw_(struct tn_virtio_vsock *d, struct tn_virtio_vsock_conn *c,
-                                       const struct tn_virtio_vsock_hdr *hdr, struct tn_iov *iov,
+                                       const struct tn_vsock_hdr *hdr, struct tn_iov *iov,
                                        uint32_t n)
 {
     bool seqpacket = c->type == TN_VIRTIO_VSOCK_SEQPACKET;
     uint32_t flags =
         seqpacket ? hdr->flags & (TN_VIRTIO_VSOCK_SEQ_EOM | TN_VIRTIO_VSOCK_SEQ_EOR) : 0;
+    uint32_t first;
 
     if ((c->peer_shut & TN_VIRTIO_VSOCK_SHUT_SEND) != 0 ||
-        !tn_virtio_vsock_fits_(d->cfg.buf_alloc, c->rx_cnt, c->fwd_cnt, hdr->len))
+        !tn_vsock_fits(d->cfg.buf_alloc, c->rx_cnt, c->fwd_cnt, hdr->len))
         return false;
     if (seqpacket) {
         if (hdr->len > d->cfg.buf_alloc - c->message)
             return false;
         c->message = (flags & TN_VIRTIO_VSOCK_SEQ_EOM) != 0 ? 0 : c->message + hdr->len;
     }
-    c->rx_cnt = tn_virtio_vsock_step_(c->rx_cnt, hdr->len);
+    c->rx_cnt = tn_vsock_step(c->rx_cnt, hdr->len);
     if ((c->local_shut & TN_VIRTIO_VSOCK_SHUT_RCV) != 0) {
         tn_virtio_vsock_forwarded_(d, c, hdr->len);
     } else if (hdr->len > 0 || (flags & TN_VIRTIO_VSOCK_SEQ_EOM) != 0) {
-        n = tn_virtio_vsock_cut_(&iov, n, TN_VIRTIO_VSOCK_HDR, hdr->len);
-        d->cfg.ops->data(d->cfg.ctx, c, iov, n, hdr->len, flags);
+        n = tn_iov_cut(iov, n, TN_VIRTIO_VSOCK_HDR, hdr->len, &first);
+        d->cfg.ops->data(d->cfg.ctx, c, iov + first, n, hdr->len, flags);
     }
     return true;
 }
 
 /* A packet for a connection that there is; false: it breaks the rules. */
 static inline bool tn_virtio_vsock_conn_(struct tn_virtio_vsock *d, struct tn_virtio_vsock_conn *c,
-                                         const struct tn_virtio_vsock_hdr *hdr, struct tn_iov *iov,
+                                         const struct tn_vsock_hdr *hdr, struct tn_iov *iov,
                                          uint32_t n)
 {
     uint8_t shut;
@@ -1160,8 +957,8 @@ static inline bool tn_virtio_vsock_conn_(struct tn_virtio_vsock *d, struct tn_vi
 
 /* One packet of the guest's, whose header is a copy; n iovecs have all of it. */
 static inline void tn_virtio_vsock_packet_(struct tn_virtio_vsock *d,
-                                           const struct tn_virtio_vsock_hdr *hdr,
-                                           struct tn_iov *iov, uint32_t n)
+                                           const struct tn_vsock_hdr *hdr, struct tn_iov *iov,
+                                           uint32_t n)
 {
     struct tn_virtio_vsock_conn *c;
 
@@ -1204,7 +1001,7 @@ static inline void tn_virtio_vsock_serve_(struct tn_virtio_vsock *d)
     struct tn_virtq *q = &d->queue[TN_VIRTIO_VSOCK_TX].q;
     struct tn_iov iov[TN_VIRTIO_VSOCK_IOV_];
     struct tn_virtq_chain chain;
-    struct tn_virtio_vsock_hdr hdr;
+    struct tn_vsock_hdr hdr;
     uint8_t bytes[TN_VIRTIO_VSOCK_HDR];
     uint32_t left = TN_VIRTIO_VSOCK_TURN, chains = d->cfg.queue_size;
     int r;
@@ -1242,10 +1039,9 @@ static inline void tn_virtio_vsock_serve_(struct tn_virtio_vsock *d)
         if (chain.readable_len < TN_VIRTIO_VSOCK_HDR) {
             d->dropped++;
         } else {
-            tn_virtio_vsock_gather_(iov, chain.readable, bytes);
-            tn_virtio_vsock_hdr_get_(&hdr, bytes);
-            if (hdr.op == TN_VIRTIO_VSOCK_OP_RW &&
-                !tn_virtio_vsock_whole_(chain.readable_len, hdr.len))
+            (void)tn_iov_gather(iov, chain.readable, 0, bytes, sizeof(bytes));
+            tn_vsock_hdr_get(&hdr, bytes);
+            if (hdr.op == TN_VIRTIO_VSOCK_OP_RW && !tn_vsock_whole(chain.readable_len, hdr.len))
                 hdr.op = TN_VIRTIO_VSOCK_OP_INVALID;
             tn_virtio_vsock_packet_(d, &hdr, iov, chain.readable);
         }
@@ -1307,7 +1103,7 @@ static inline bool tn_virtio_vsock_cfg_ok_(const struct tn_virtio_vsock_cfg *cfg
     return cfg->queue_size <= TN_VIRTIO_VSOCK_QUEUE_MAX && cfg->conns > 0 &&
            cfg->conns <= TN_VIRTIO_VSOCK_CONNS_MAX && cfg->buf_alloc >= TN_VIRTIO_VSOCK_BUF_MIN &&
            cfg->buf_alloc <= TN_VIRTIO_VSOCK_BUF_MAX && send_max >= TN_VIRTIO_VSOCK_BUF_MIN &&
-           send_max <= TN_VIRTIO_VSOCK_BUF_MAX && tn_virtio_vsock_cid_ok_(cfg->guest_cid) &&
+           send_max <= TN_VIRTIO_VSOCK_BUF_MAX && tn_vsock_cid_ok(cfg->guest_cid) &&
            (cfg->ring_features & ~TN_VIRTIO_F_RING) == 0;
 }
 
@@ -1401,7 +1197,7 @@ TN_API void tn_virtio_vsock_reset_all(struct tn_virtio_vsock *d)
 
 TN_API int tn_virtio_vsock_set_cid(struct tn_virtio_vsock *d, uint64_t guest_cid)
 {
-    if (!tn_virtio_vsock_cid_ok_(guest_cid))
+    if (!tn_vsock_cid_ok(guest_cid))
         return TN_EINVAL;
     if (guest_cid == d->cfg.guest_cid)
         return TN_OK;
@@ -1440,7 +1236,7 @@ static inline bool tn_virtio_vsock_idle_(const struct tn_virtq_state *ring)
       tn_virtio_vsock_idle(&s->virtio.queue[TN_VIRTIO_VSOCK_EVENT].ring); */
 static inline bool tn_virtio_vsock_valid_(const struct tn_virtio_vsock_state *s)
 {
-    return s->zero == 0 && tn_virtio_vsock_cid_ok_(s->guest_cid) &&
+    return s->zero == 0 && tn_vsock_cid_ok(s->guest_cid) &&
            tn_virtio_vsock_idle_(&s->virtio.queue[TN_VIRTIO_VSOCK_RX].ring) &&
            tn_virtio_vsock_idle_(&s->virtio.queue[TN_VIRTIO_VSOCK_TX].ring) &&
            tn_virtio_vsock_idle_(&s->virtio.queue[TN_VIRTIO_VSOCK_EVENT].ring);
@@ -1524,22 +1320,13 @@ static inline void tn_virtio_vsock_payload_(const struct tn_virtq_chain *chain,
                                             const struct tn_iov *iov, uint32_t n, size_t off,
                                             size_t len)
 {
-    size_t done = 0;
+    uint32_t i = tn_iov_skip(iov, n, &off);
 
-    for (uint32_t i = 0; i < n && done < len; i++) {
-        size_t run = iov[i].len;
+    for (size_t done = 0; i < n && done < len; i++, off = 0) {
+        size_t run = iov[i].len - off < len - done ? iov[i].len - off : len - done;
 
-        if (off >= run) {
-            off -= run;
-            continue;
-        }
-        run -= off;
-        if (run > len - done)
-            run = len - done;
-        tn_virtio_vsock_scatter_(chain->iov, chain->writable, TN_VIRTIO_VSOCK_HDR + done,
-                                 iov[i].base + off, run);
-        done += run;
-        off = 0;
+        done += tn_iov_scatter(chain->iov, chain->writable, TN_VIRTIO_VSOCK_HDR + done,
+                               iov[i].base + off, run);
     }
 }
 
@@ -1548,14 +1335,12 @@ TN_API size_t tn_virtio_vsock_send(struct tn_virtio_vsock *d, struct tn_virtio_v
 {
     struct tn_iov to[TN_VIRTIO_VSOCK_IOV_];
     struct tn_virtq_chain chain;
-    struct tn_virtio_vsock_hdr hdr;
+    struct tn_vsock_hdr hdr;
     uint32_t left = d->cfg.queue_size, window;
-    size_t total = 0, done = 0;
+    size_t total = tn_iov_total(iov, n), done = 0;
 
     if (!tn_virtio_vsock_theirs_(d, conn) || !tn_virtio_vsock_sends_(conn))
         return 0;
-    for (uint32_t i = 0; i < n; i++)
-        total += iov[i].len;
     tn_virtio_vsock_send_pending_(d); /* a RESPONSE comes before */
     while (done < total && (conn->pending & TN_VIRTIO_VSOCK_P_RESPONSE_) == 0) {
         window = tn_virtio_vsock_window_(d, conn);
@@ -1563,12 +1348,12 @@ TN_API size_t tn_virtio_vsock_send(struct tn_virtio_vsock *d, struct tn_virtio_v
                                                TN_VIRTIO_VSOCK_HDR + 1, &left) == 0)
             break;
         tn_virtio_vsock_hdr_(d, conn, TN_VIRTIO_VSOCK_OP_RW, &hdr);
-        hdr.len = tn_virtio_vsock_share_(total - done, window, chain.writable_len);
+        hdr.len = tn_vsock_payload(total - done, window, chain.writable_len);
         tn_virtio_vsock_payload_(&chain, iov, n, done, hdr.len);
         done += hdr.len;
         if (done == total && conn->type == TN_VIRTIO_VSOCK_SEQPACKET)
             hdr.flags = flags & (TN_VIRTIO_VSOCK_SEQ_EOM | TN_VIRTIO_VSOCK_SEQ_EOR);
-        conn->tx_cnt = tn_virtio_vsock_step_(conn->tx_cnt, hdr.len);
+        conn->tx_cnt = tn_vsock_step(conn->tx_cnt, hdr.len);
         tn_virtio_vsock_put_(d, &chain, &hdr);
     }
     if (done < total) {

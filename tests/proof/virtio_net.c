@@ -1,4 +1,4 @@
-/* prove: tn_virtio_net_hdr_len_ tn_virtio_net_rx_offloads_ tn_virtio_net_spend_ tn_virtio_net_skip_ tn_virtio_net_gather_ tn_virtio_net_same_ tn_virtio_net_station_ tn_virtio_net_listed_ tn_virtio_net_vlan_ tn_virtio_net_tagged_ tn_virtio_net_wanted_ tn_virtio_net_tables_ tn_virtio_net_share_ tn_virtio_net_control_at_ tn_virtio_net_idle_ tn_virtio_net_valid_ */
+/* prove: tn_virtio_net_hdr_len_ tn_virtio_net_rx_offloads_ tn_virtio_net_spend_ tn_virtio_net_tables_ tn_virtio_net_share_ tn_virtio_net_control_at_ tn_virtio_net_idle_ tn_virtio_net_valid_ */
 /* wp-flags: -warn-unsigned-overflow */
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "tn_virtio_net.h"
