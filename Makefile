@@ -28,7 +28,8 @@ endif
 HEADERS  := $(wildcard include/tn_*.h)
 EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c)) microvm
 UNITS    := $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c))
-THREADED := $(filter loop vsock_unix vm kvm kvm_x86 vm_virtio vm_devices uffd vm_fork,$(UNITS))
+THREADED := $(filter loop vsock_unix vm kvm kvm_x86 vm_virtio vm_devices vm_net \
+              vm_vsock vm_balloon vm_hostile uffd vm_fork vm_fork_wired,$(UNITS))
 FUZZERS  := $(patsubst fuzz/fuzz_%.c,%,$(wildcard fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/bench_%.c,%,$(wildcard tests/bench/bench_*.c))
 PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))

@@ -155,6 +155,8 @@ static void print_nets(const struct tn_vm_state *s)
         print_text(*net->name ? net->name : " given open: to be given again");
         if (net->pairs > 1)
             printf(", %" PRIu32 " pairs of queues", net->pairs);
+        if (net->vhost)
+            printf(", served by vhost");
         if (net->mtu)
             printf(", MTU %" PRIu16, net->mtu);
         printf("\n");
@@ -166,6 +168,10 @@ static void print_sockets(const struct tn_vm_state *s)
     if (!s->vsock)
         return;
     printf("sockets   CID %" PRIu32 ", ", s->vsock->record.cid);
+    if (s->vsock->record.vhost) {
+        puts("served by vhost");
+        return;
+    }
     print_text(s->vsock->record.path);
     printf(", %" PRIu32 " connections at most\n", s->vsock->record.conns);
 }

@@ -23,9 +23,11 @@
  *   tn_net_stream_close(&stream);
  *
  * COMPOSITION
- *   stream.net is what tn_virtio_net asks; tn_loop watches what net.ops->fd returns. When
- *   stream.end is set, a close and an init, once there is somebody to connect to, make the same
- *   struct a network again.
+ *   stream.net is what tn_virtio_net asks; tn_loop watches what net.ops->fd returns, which is
+ *   another descriptor, or none, after each call that sets stream.end or clears it. When it is set,
+ *   a stream with a path waits for stream.retry nanoseconds, with the link down, and asks
+ *   tn_net_stream_retry, again and again; until then recv says that there is no frame, and what is
+ *   sent is lost. tn_vm_net does so. One that was given an fd stays ended.
  *
  * GUEST TRUST
  *   The peer is not trusted either: a length of 0, or above TN_NET_FRAME_MAX, ends the stream. It
@@ -33,8 +35,8 @@
  *   goes whole, with the length that was said, even if a guest changes its bytes.
  *
  * MEMORY
- *   The caller owns struct tn_net_stream, 128 KiB, and keeps it where it is from init to close. A
- *   call takes 16 KiB of stack.
+ *   The caller owns struct tn_net_stream, 128 KiB, and keeps it where it is from init to close; the
+ *   path is copied. A call takes 16 KiB of stack.
  *
  * THREADS
  *   One call at a time on one struct.
@@ -45,7 +47,7 @@
  * LIMITS
  *   Linux. One pair of queues. A frame of which the socket has taken a part is said to be taken
  *   only with the rest, TN_EAGAIN until then; if another one is given after that, both go. A frame
- *   that the peer began and did not end is lost.
+ *   that either side began and did not end is lost with the connection.
  */
 #ifndef TN_NET_STREAM_H
 #define TN_NET_STREAM_H
@@ -90,6 +92,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include "tn_iov.h"
 #include "tn_net.h"
 
 #ifdef __cplusplus
@@ -100,16 +103,22 @@ extern "C" {
 
 #define TN_NET_STREAM_LEN 4u /* bytes of a length */
 
+/* Nanoseconds before the first try to connect anew; each wait is twice the last, up to the most. */
+#define TN_NET_STREAM_RETRY     100000000u
+#define TN_NET_STREAM_RETRY_MAX 5000000000u
+
 struct tn_net_stream_cfg {
     const char *path; /* of a Unix socket to connect to; NULL: fd */
     int fd;           /* a connected stream socket; ours after init */
 };
 
-/* A connection. Use net and the two that follow; the rest is the functions'. */
+/* A connection. Use net and the three that follow; the rest is the functions'. */
 struct tn_net_stream {
     struct tn_net net;
-    bool end;        /* no frame will ever come or go */
+    bool end;        /* no frame will come or go, unless tn_net_stream_retry finds somebody */
     int error;       /* why: an errno, EPROTO for a length; 0: the peer has closed */
+    uint64_t retry;  /* nanoseconds to wait before that */
+    char path[108];  /* to connect to; "": a given fd, or closed */
     int fd;          /* -1: closed */
     uint32_t rx_len; /* bytes in rx: a length, its frame, the next length */
     uint32_t tx_len; /* bytes in tx: a length and its frame, of which a part is sent; 0: none */
@@ -125,6 +134,14 @@ struct tn_net_stream {
  * cfg->fd is still the caller's.
  */
 TN_API int tn_net_stream_init(struct tn_net_stream *s, const struct tn_net_stream_cfg *cfg);
+
+/*
+ * Connects anew, once s->end is set, to the path that init was given; closes the old descriptor,
+ * which no loop watches any more. Returns 0, and s->end is false; TN_ESTATE: it has not ended, or
+ * has no path; TN_ESYS: as init, and s->end stays. In either case s->retry, the wait before the
+ * next call, is longer than it was, until a frame has come.
+ */
+TN_API int tn_net_stream_retry(struct tn_net_stream *s);
 
 /*
  * Closes the connection; what the peer does not have yet of a frame is lost. Nothing on a closed
@@ -156,7 +173,7 @@ static inline uint32_t tn_net_stream_get_(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* Nothing more will come or go: error is why. */
+/* Nothing more comes or goes: error is why. */
 static inline int tn_net_stream_end_(struct tn_net_stream *s, int error)
 {
     if (!s->end)
@@ -164,6 +181,14 @@ static inline int tn_net_stream_end_(struct tn_net_stream *s, int error)
     s->end = true;
     errno = s->error != 0 ? s->error : EPIPE;
     return TN_ESYS;
+}
+
+/* The same, for recv: on a path somebody may come back, and there is just no frame now. */
+static inline int tn_net_stream_over_(struct tn_net_stream *s, int error)
+{
+    int result = tn_net_stream_end_(s, error);
+
+    return s->path[0] != '\0' ? TN_EAGAIN : result;
 }
 
 /* Sends what iov holds, as far as there is room: bytes, TN_EAGAIN for none, TN_ESYS. */
@@ -261,7 +286,7 @@ static inline int tn_net_stream_send_(void *ctx, uint32_t pair, const struct tn_
     return TN_EAGAIN;
 }
 
-/* Reads on, to want bytes in rx: 0, or TN_EAGAIN: they are not there yet; TN_ESYS. */
+/* Reads on, to want bytes in rx: 0, or TN_EAGAIN: they are not there (yet); TN_ESYS. */
 static inline int tn_net_stream_fill_(struct tn_net_stream *s, uint32_t want)
 {
     ssize_t n;
@@ -274,7 +299,7 @@ static inline int tn_net_stream_fill_(struct tn_net_stream *s, uint32_t want)
     if (n < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM))
         return TN_EAGAIN;
     if (n <= 0)
-        return tn_net_stream_end_(s, n < 0 ? errno : 0);
+        return tn_net_stream_over_(s, n < 0 ? errno : 0);
     s->rx_len += (uint32_t)n;
     return s->rx_len >= want ? 0 : TN_EAGAIN;
 }
@@ -287,29 +312,27 @@ static inline int64_t tn_net_stream_recv_(void *ctx, uint32_t pair, struct tn_ne
                                           const struct tn_iov *iov, uint32_t iovs)
 {
     struct tn_net_stream *s = (struct tn_net_stream *)ctx;
-    uint32_t len, whole, at = 0, part;
+    uint32_t len, whole;
+    size_t at;
     int result;
 
     __builtin_memset(hdr, 0, sizeof(*hdr));
     if (pair != 0 || iovs > TN_NET_IOVS)
         return TN_EINVAL;
     if (s->end)
-        return tn_net_stream_end_(s, 0);
+        return tn_net_stream_over_(s, 0);
     result = tn_net_stream_fill_(s, TN_NET_STREAM_LEN);
     if (result < 0)
         return result;
     len = tn_net_stream_get_(s->rx);
     if (len == 0 || len > TN_NET_FRAME_MAX)
-        return tn_net_stream_end_(s, EPROTO);
+        return tn_net_stream_over_(s, EPROTO);
     whole = TN_NET_STREAM_LEN + len;
     result = tn_net_stream_fill_(s, whole + TN_NET_STREAM_LEN);
     if (s->rx_len < whole)
         return result;
-    for (uint32_t i = 0; i < iovs && at < len; i++) {
-        part = iov[i].len < len - at ? (uint32_t)iov[i].len : len - at;
-        __builtin_memcpy(iov[i].base, s->rx + TN_NET_STREAM_LEN + at, part);
-        at += part;
-    }
+    at = tn_iov_scatter(iov, iovs, 0, s->rx + TN_NET_STREAM_LEN, len);
+    s->retry = TN_NET_STREAM_RETRY;
     s->rx_len -= whole;
     __builtin_memmove(s->rx, s->rx + whole, s->rx_len);
     return at < len ? (int64_t)TN_ETRUNC : (int64_t)len;
@@ -357,14 +380,15 @@ TN_API int tn_net_stream_init(struct tn_net_stream *s, const struct tn_net_strea
     s->net.ctx = s;
     s->net.pairs = 1;
     s->end = true;
+    s->retry = TN_NET_STREAM_RETRY;
     s->fd = -1;
     if (cfg->path) {
-        if (cfg->path[0] == '\0' ||
-            __builtin_strlen(cfg->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+        if (cfg->path[0] == '\0' || __builtin_strlen(cfg->path) >= sizeof(s->path))
             return TN_EINVAL;
         s->fd = tn_net_stream_connect_(cfg->path);
         if (s->fd < 0)
             return TN_ESYS;
+        __builtin_memcpy(s->path, cfg->path, __builtin_strlen(cfg->path));
     } else {
         if (getsockopt(cfg->fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
             return errno == ENOTSOCK ? TN_EINVAL : TN_ESYS;
@@ -376,6 +400,24 @@ TN_API int tn_net_stream_init(struct tn_net_stream *s, const struct tn_net_strea
     return 0;
 }
 
+TN_API int tn_net_stream_retry(struct tn_net_stream *s)
+{
+    if (!s->end || s->path[0] == '\0')
+        return TN_ESTATE;
+    s->retry = s->retry < TN_NET_STREAM_RETRY_MAX / 2 ? 2 * s->retry : TN_NET_STREAM_RETRY_MAX;
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = tn_net_stream_connect_(s->path);
+    if (s->fd < 0)
+        return TN_ESYS;
+    s->rx_len = 0;
+    s->tx_len = 0;
+    s->tx_at = 0;
+    s->error = 0;
+    s->end = false;
+    return 0;
+}
+
 TN_API void tn_net_stream_close(struct tn_net_stream *s)
 {
     int saved = errno;
@@ -383,6 +425,7 @@ TN_API void tn_net_stream_close(struct tn_net_stream *s)
     if (s->fd >= 0)
         close(s->fd);
     s->fd = -1;
+    s->path[0] = '\0';
     tn_net_stream_end_(s, 0);
     errno = saved;
 }

@@ -149,6 +149,7 @@ struct tn_vm_net_cfg {
     const char *name;           /* the interface, or the socket's path; NULL: fd */
     int fd;                     /* of a socket; the machine has a copy of its own */
     uint32_t pairs;             /* of queues, of a TAP; 0: 1 */
+    bool vhost;                 /* the host's kernel serves a TAP's queues: split rings, no rates */
     uint8_t mac[6];             /* all 0: a macvtap's own; else one is made up */
     uint16_t mtu;               /* bytes that the guest is told; 0: none */
     uint64_t hide;              /* features not to offer: TN_VIRTIO_NET_F_* */
@@ -158,9 +159,10 @@ struct tn_vm_net_cfg {
 
 /* Sockets between guest and host: tn_vsock_unix.h has what path means. */
 struct tn_vm_vsock_cfg {
-    uint32_t cid; /* of the guest, 3 or more; 0: no device */
-    const char *path;
-    uint32_t conns; /* at a time; 0: TN_VM_VSOCK_CONNS */
+    uint32_t cid;     /* of the guest, 3 or more; 0: no device */
+    const char *path; /* NULL or empty with vhost */
+    uint32_t conns;   /* at a time, without vhost; 0: TN_VM_VSOCK_CONNS */
+    bool vhost;       /* the host's kernel moves the packets: split rings, AF_VSOCK on the host */
 };
 #define TN_VM_VSOCK_CONNS 1024u
 

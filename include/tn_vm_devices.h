@@ -177,6 +177,7 @@ struct tn_vm_devices {
     uint32_t refused;        /* after an error of a disk: its number + 1 */
     uint32_t refused_net;    /* after an error of a network device, likewise; */
     enum tn_tap_phase phase; /* if it is on a TAP: at what */
+    bool refused_vhost;      /* because of vhost */
     bool refused_vsock;
     bool packed; /* as in the description */
     bool no_indirect;
@@ -561,13 +562,15 @@ static inline int tn_vm_devices_net_(struct tn_vm_devices *d, const struct tn_vm
         if (r < 0) {
             d->refused_net = i + 1;
             d->phase = cfg->net[i].kind <= TN_VM_NET_MACVTAP ? net->back.tap.phase : TN_TAP_DONE;
+            d->refused_vhost = net->no_vhost;
         }
     }
     if (r >= 0 && cfg->vsock.cid != 0) {
         d->vsock = (struct tn_vm_vsock *)calloc(1, sizeof(*d->vsock));
         r = d->vsock ? tn_vm_vsock_init(d->vsock, &cfg->vsock, tn_vm_ring_(cfg), mem) : TN_ESYS;
         if (r >= 0)
-            r = tn_vm_devices_place_(&d->vsock->slot, &d->vsock->model.virtio, loop, place, at);
+            r = tn_vm_devices_place_(&d->vsock->slot, tn_vm_vsock_virtio(d->vsock), loop, place,
+                                     at);
         if (r >= 0)
             r = tn_vm_vsock_listen(d->vsock, loop);
         d->refused_vsock = r < 0;
@@ -663,6 +666,8 @@ TN_API void tn_vm_devices_quiesce(struct tn_vm_devices *d)
     }
     for (uint32_t i = 0; i < d->nets; i++)
         tn_vm_net_quiesce(&d->net[i]);
+    if (d->vsock)
+        tn_vm_vsock_quiesce(d->vsock);
 }
 
 TN_API void tn_vm_devices_wake(struct tn_vm_devices *d)

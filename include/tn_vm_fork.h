@@ -153,7 +153,7 @@ struct tn_vm_clone_cfg {
     const struct tn_vm_disk_cfg *disk;
     uint32_t disks;
     /*
-     * A row for each network device of the image: kind, name and fd of this clone's own network,
+     * A row for each network device of the image: kind, vhost, name and fd of this clone's own,
      * which are as in struct tn_vm_net_cfg.
      * NULL: the one that the image names, and only for the machine that goes on (tn_vm_restore).
      * The rest of a row is the image's: its guest knows it.
@@ -161,8 +161,9 @@ struct tn_vm_clone_cfg {
     const struct tn_vm_net_cfg *net;
     uint32_t nets;
     /*
-     * If the image has a socket device: where this clone's is; path NULL: where the image says, and
-     * only for tn_vm_restore. cid 0: the image's.
+     * If the image has a socket device: where this clone's is, path or vhost; neither: as the image
+     * says. cid 0: the image's. Only tn_vm_restore takes the image's path, or with vhost its CID.
+     * conns is always the image's.
      */
     struct tn_vm_vsock_cfg vsock;
     uint32_t memory;  /* enum tn_vm_memory */
@@ -187,8 +188,8 @@ TN_API int tn_vm_restore(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *l
 
 /*
  * Makes one more machine: with a new generation id, of which its guest is notified. Also
- *   TN_ESTATE   a disk may be written and has no overlay: clones cannot share it; a network or
- *               the sockets' path was not given
+ *   TN_ESTATE   a disk may be written and has no overlay: clones cannot share it; a network, or
+ *               the sockets' path, or with vhost their CID, was not given
  *   TN_EUNSUP   the guest was never told where its generation id is
  */
 TN_API int tn_vm_fork(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
@@ -350,6 +351,13 @@ static inline int tn_vm_clone_memory_(struct tn_vm *vm, const struct tn_vm_image
 
 /* ---- identity ---- */
 
+/* Whether the clone's sockets are the kernel's. */
+static inline bool tn_vm_clone_vhost_(const struct tn_vm_image *image,
+                                      const struct tn_vm_clone_cfg *cfg)
+{
+    return cfg->vsock.vhost || (!cfg->vsock.path && image->state.vsock->record.vhost);
+}
+
 /* Whether the clone has all that it must not share. */
 static inline int tn_vm_clone_check_(const struct tn_vm_image *image,
                                      const struct tn_vm_clone_cfg *cfg, bool more)
@@ -358,7 +366,9 @@ static inline int tn_vm_clone_check_(const struct tn_vm_image *image,
 
     if ((cfg->disk && cfg->disks != s->disks) || (cfg->net && cfg->nets != s->nets))
         return TN_EINVAL;
-    if (more && ((s->nets > 0 && !cfg->net) || (s->vsock && !cfg->vsock.path)))
+    if (more &&
+        ((s->nets > 0 && !cfg->net) ||
+         (s->vsock && (tn_vm_clone_vhost_(image, cfg) ? !cfg->vsock.cid : !cfg->vsock.path))))
         return TN_ESTATE;
     if (more && s->machine.genid_gpa == 0)
         return TN_EUNSUP;
@@ -441,6 +451,7 @@ static inline void tn_vm_clone_nets_(struct tn_vm_net_cfg net[TN_VM_MAX_NETS],
         const struct tn_vm_net_record *from = &image->state.net[i].record;
 
         net[i].kind = cfg->net ? cfg->net[i].kind : from->kind;
+        net[i].vhost = cfg->net ? cfg->net[i].vhost : from->vhost;
         net[i].name = cfg->net ? cfg->net[i].name : from->name;
         net[i].fd = cfg->net ? cfg->net[i].fd : -1;
         net[i].pairs = from->pairs;
@@ -486,7 +497,9 @@ static inline int tn_vm_clone_devices_(struct tn_vm *vm, const struct tn_vm_imag
     cfg.nets = image->state.nets;
     if (vsock) {
         cfg.vsock.cid = from->vsock.cid ? from->vsock.cid : vsock->record.cid;
-        cfg.vsock.path = from->vsock.path ? from->vsock.path : vsock->record.path;
+        cfg.vsock.vhost = tn_vm_clone_vhost_(image, from);
+        cfg.vsock.path =
+            from->vsock.path || cfg.vsock.vhost ? from->vsock.path : vsock->record.path;
         cfg.vsock.conns = vsock->record.conns;
     }
     cfg.balloon = image->state.balloon != NULL;

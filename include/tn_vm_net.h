@@ -5,7 +5,10 @@
  *
  * WHAT
  *   Opens the backend that a description names, makes the device on it, and polls the backend's
- *   descriptors for what the device waits for.
+ *   descriptors for what the device waits for. When the peer of a stream is gone the link goes
+ *   down; one with a name is connected to anew, after 0.1 s first, every 5 s at last, and the link
+ *   goes up again. With vhost the host's kernel moves the frames between a TAP and the driver's
+ *   queues; this only hands the queues over.
  *
  * USAGE
  *   static struct tn_vm_net net;
@@ -45,7 +48,9 @@
  *   none.
  *
  * LIMITS
- *   All queue pairs are served by the loop's one thread.
+ *   All queue pairs are served by the loop's one thread, or by a kernel thread each with vhost,
+ *   which serves a queue that its driver breaks no more, without a word. That a stream has ended is
+ *   found out when something is received from it: not while the driver gives no buffers.
  */
 #ifndef TN_VM_NET_H
 #define TN_VM_NET_H
@@ -108,6 +113,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include "tn_net_stream.h"
 #include "tn_rate.h"
 #include "tn_tap.h"
+#include "tn_vhost.h"
 #include "tn_virtio_net.h"
 #include "tn_vm_board.h"
 #include "tn_vm_virtio.h"
@@ -137,10 +143,15 @@ struct tn_vm_net {
     struct tn_vm_net_port port[TN_VIRTIO_NET_PAIRS_MAX];
     struct tn_loop *loop; /* NULL: closed */
     struct tn_loop_timer timer;
-    struct tn_loop_event wake; /* another thread changed what is to be polled for */
+    struct tn_loop_timer retry; /* a stream with a name */
+    struct tn_loop_event wake;  /* another thread changed what is to be polled for */
     struct tn_rate tx_rate;
     struct tn_rate rx_rate;
     struct tn_vm_net_cfg cfg; /* as it was made; name is its own, mac the one that it has, fd -1 */
+    bool retrying;            /* retry is armed */
+    struct tn_vhost *vhost;   /* one for each pair; NULL: this serves the queues */
+    uint64_t *log;            /* what the kernel writes, for memory that is tracked; else NULL */
+    bool no_vhost;            /* init failed, of vhost */
     bool turning;             /* the loop's thread is inside, and polls as wished afterwards */
     bool opened;              /* the backend */
     union {
@@ -152,8 +163,9 @@ struct tn_vm_net {
 
 /*
  * Opens the backend, and makes the device on it, without a place. Returns 0; the error of the
- * backend's init; TN_EINVAL for a number of pairs, a MAC address, an MTU or a burst outside its
- * limits; TN_ESYS. *net is closed then.
+ * backend's init, or of vhost's (net->no_vhost says so); TN_EINVAL for a number of pairs, a MAC
+ * address, an MTU or a burst outside its limits, and for vhost with rates or without a TAP;
+ * TN_ESYS. *net is closed then.
  */
 TN_API int tn_vm_net_init(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg,
                           uint64_t ring_features, const struct tn_mem *mem, struct tn_loop *loop);
@@ -218,6 +230,18 @@ static inline void tn_vm_net_poll_(struct tn_vm_net *net)
     }
 }
 
+/* The link is up as long as a stream is, and one with a name will be tried again. */
+static inline void tn_vm_net_carrier_(struct tn_vm_net *net)
+{
+    const struct tn_net_stream *stream = &net->back.stream;
+
+    if (net->cfg.kind != TN_VM_NET_STREAM)
+        return;
+    if (stream->end && net->cfg.name && !net->retrying)
+        net->retrying = tn_loop_timer_arm(&net->retry, stream->retry, 0) >= 0;
+    tn_virtio_net_link(&net->model, !stream->end);
+}
+
 static inline void tn_vm_net_enter_(struct tn_vm_net *net)
 {
     pthread_mutex_lock(&net->slot.lock);
@@ -226,6 +250,7 @@ static inline void tn_vm_net_enter_(struct tn_vm_net *net)
 
 static inline void tn_vm_net_leave_(struct tn_vm_net *net)
 {
+    tn_vm_net_carrier_(net);
     tn_vm_net_poll_(net);
     net->turning = false;
     pthread_mutex_unlock(&net->slot.lock);
@@ -249,6 +274,17 @@ static inline void tn_vm_net_on_timer_(void *ctx, uint64_t expirations)
 {
     (void)expirations;
     tn_vm_net_wake((struct tn_vm_net *)ctx);
+}
+
+static inline void tn_vm_net_on_retry_(void *ctx, uint64_t expirations)
+{
+    struct tn_vm_net *net = (struct tn_vm_net *)ctx;
+
+    (void)expirations;
+    tn_vm_net_enter_(net);
+    net->retrying = false;
+    (void)tn_net_stream_retry(&net->back.stream);
+    tn_vm_net_leave_(net);
 }
 
 static inline void tn_vm_net_on_wake_(void *ctx, uint64_t count)
@@ -275,6 +311,78 @@ static inline void tn_vm_net_want_(void *ctx, uint32_t pair, bool readable, bool
     net->port[pair].writable = writable;
     if (!net->turning)
         (void)tn_loop_event_signal(&net->wake);
+}
+
+/* ---- vhost ---- */
+
+static inline int tn_vm_net_take_back_(void *ctx, uint32_t pair, struct tn_virtq_state q[2])
+{
+    struct tn_vm_net *net = (struct tn_vm_net *)ctx;
+    struct tn_vhost *v = &net->vhost[pair];
+    int r = TN_OK;
+
+    for (uint32_t i = 0; i < 2 && r == TN_OK; i++)
+        r = tn_vhost_stop(v, i, &q[i]);
+    if (r < 0)
+        tn_vhost_close(v);
+    return r;
+}
+
+/*
+ * The kernel listens to the queues' notifications, and interrupts, by itself. The loop need not
+ * know of these queues again: what a driver notifies before they are handed over counts as well.
+ */
+static inline int tn_vm_net_hand_over_(void *ctx, uint32_t pair, const struct tn_virtq_state q[2])
+{
+    struct tn_vm_net *net = (struct tn_vm_net *)ctx;
+    const struct tn_mem *mem = net->model.cfg.mem;
+    struct tn_vhost *v = &net->vhost[pair];
+    int r = TN_OK;
+
+    if (v->fd < 0)
+        r = tn_vhost_net_init(v, net->back.tap.fd[pair]);
+    if (r == TN_OK)
+        r = tn_vhost_setup(v, mem, net->model.virtio.features, net->log,
+                           net->log ? tn_vhost_log_words(mem) : 0);
+    for (uint32_t i = 0; i < 2 && r == TN_OK; i++) {
+        struct tn_loop_source *kick = &net->slot.notify[2 * pair + i].event.source;
+
+        (void)tn_loop_mod(net->loop, kick, 0);
+        r = tn_vhost_start(v, i, &q[i], kick->fd, net->slot.irq, -1);
+        if (r < 0)
+            tn_vhost_close(v);
+    }
+    net->slot.mmio.always = TN_VIRTIO_MMIO_INT_VRING;
+    return r;
+}
+
+/* Opens it for each pair, and finds out what the kernel can do. */
+static inline int tn_vm_net_vhost_(struct tn_vm_net *net, struct tn_virtio_net_cfg *model)
+{
+    int r = TN_OK;
+
+    net->vhost = (struct tn_vhost *)calloc(net->cfg.pairs, sizeof(*net->vhost));
+    if (!net->vhost)
+        return TN_ESYS;
+    for (uint32_t i = 0; i < net->cfg.pairs; i++)
+        net->vhost[i].fd = -1;
+    for (uint32_t i = 0; i < net->cfg.pairs && r == TN_OK; i++)
+        r = tn_vhost_net_init(&net->vhost[i], net->back.tap.fd[i]);
+    net->no_vhost = r < 0;
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < model->mem->count && !net->log; i++) {
+        if (!model->mem->region[i].dirty)
+            continue;
+        net->log = (uint64_t *)calloc(tn_vhost_log_words(model->mem), sizeof(*net->log));
+        if (!net->log)
+            return TN_ESYS;
+    }
+    model->ring_features = tn_vhost_features(net->vhost, model->ring_features);
+    model->hide |= ~tn_vhost_features(net->vhost, ~0ull);
+    model->hand_over = tn_vm_net_hand_over_;
+    model->take_back = tn_vm_net_take_back_;
+    return TN_OK;
 }
 
 /* ---- the backend ---- */
@@ -381,7 +489,9 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
     if (cfg->name && !net->cfg.name)
         return TN_ESYS;
     if (net->cfg.pairs > TN_VIRTIO_NET_PAIRS_MAX ||
-        (net->cfg.pairs > 1 && cfg->kind >= TN_VM_NET_STREAM))
+        (net->cfg.pairs > 1 && cfg->kind >= TN_VM_NET_STREAM) ||
+        (cfg->vhost && (cfg->kind >= TN_VM_NET_STREAM || tn_vm_net_limited_(&cfg->tx_rate) ||
+                        tn_vm_net_limited_(&cfg->rx_rate))))
         return TN_EINVAL;
     net->cfg.fd = -1;
     r = tn_vm_net_open_(net, cfg);
@@ -407,7 +517,9 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
     model.now = tn_vm_net_now_;
     model.wake = tn_vm_net_later_;
     model.poll = tn_vm_net_want_;
-    if (tn_vm_net_limited_(&cfg->tx_rate)) {
+    if (cfg->vhost)
+        r = tn_vm_net_vhost_(net, &model);
+    if (r >= 0 && tn_vm_net_limited_(&cfg->tx_rate)) {
         r = tn_rate_init(&net->tx_rate, &cfg->tx_rate, tn_vm_net_now_(NULL));
         model.tx_rate = &net->tx_rate;
     }
@@ -419,6 +531,8 @@ static inline int tn_vm_net_make_(struct tn_vm_net *net, const struct tn_vm_net_
         r = tn_virtio_net_init(&net->model, &model);
     if (r >= 0)
         r = tn_loop_timer_init(&net->timer, net->loop, tn_vm_net_on_timer_, net);
+    if (r >= 0 && cfg->kind == TN_VM_NET_STREAM && cfg->name)
+        r = tn_loop_timer_init(&net->retry, net->loop, tn_vm_net_on_retry_, net);
     if (r >= 0)
         r = tn_loop_event_init(&net->wake, net->loop, tn_vm_net_on_wake_, net);
     return r;
@@ -431,7 +545,7 @@ TN_API int tn_vm_net_init(struct tn_vm_net *net, const struct tn_vm_net_cfg *cfg
 
     memset(net, 0, sizeof(*net));
     net->loop = loop;
-    net->timer.source.fd = net->wake.source.fd = -1;
+    net->timer.source.fd = net->retry.source.fd = net->wake.source.fd = -1;
     for (uint32_t i = 0; i < TN_VIRTIO_NET_PAIRS_MAX; i++) {
         net->port[i].net = net;
         net->port[i].source.fd = -1;
@@ -472,9 +586,16 @@ TN_API void tn_vm_net_close(struct tn_vm_net *net)
     }
     tn_loop_event_close(&net->wake);
     tn_loop_timer_close(&net->timer);
+    tn_loop_timer_close(&net->retry);
+    for (uint32_t i = 0; net->vhost && i < net->cfg.pairs; i++)
+        tn_vhost_close(&net->vhost[i]);
     tn_vm_net_shut_(net);
+    free(net->vhost);
+    free(net->log);
     free(net->pair);
     free((void *)(uintptr_t)net->cfg.name);
+    net->vhost = NULL;
+    net->log = NULL;
     net->pair = NULL;
     net->cfg.name = NULL;
     net->loop = NULL;

@@ -228,13 +228,15 @@ struct tn_vm_net_record {
     char name[TN_VM_PATH_MAX]; /* empty: a socket that was given open */
     struct tn_rate_cfg tx_rate;
     struct tn_rate_cfg rx_rate;
+    bool vhost; /* from version 2 on */
 };
 
 /* The socket device, as struct tn_vm_vsock_cfg. */
 struct tn_vm_vsock_record {
     uint32_t cid;
     uint32_t conns;
-    char path[TN_VM_PATH_MAX];
+    char path[TN_VM_PATH_MAX]; /* empty with vhost */
+    bool vhost;                /* from version 2 on */
 };
 
 struct tn_vm_balloon_record {
@@ -348,8 +350,8 @@ TN_API int tn_vm_get_chips(const struct tn_snap *snap, uint32_t instance,
 TN_API const struct tn_snap_known *tn_vm_known(size_t *count)
 {
     static const struct tn_snap_known known[] = {
-        {TN_VM_SEC_MACHINE, 1},        {TN_VM_SEC_DISK, 1},           {TN_VM_SEC_NET, 1},
-        {TN_VM_SEC_VSOCK, 1},          {TN_VM_SEC_BALLOON, 1},
+        {TN_VM_SEC_MACHINE, 1},        {TN_VM_SEC_DISK, 1},           {TN_VM_SEC_NET, 2},
+        {TN_VM_SEC_VSOCK, 2},          {TN_VM_SEC_BALLOON, 1},
 #ifdef __x86_64__
         {TN_VM_SEC_TIME, 1},           {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
         {TN_VM_SEC_VCPU_REGS, 1},      {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
@@ -594,6 +596,8 @@ static inline void tn_vm_rec_net_(struct tn_vm_rec_ *io, void *record)
     tn_vm_rec_string_(io, r->name, sizeof(r->name));
     tn_vm_rec_limits_(io, &r->tx_rate);
     tn_vm_rec_limits_(io, &r->rx_rate);
+    if (io->version >= 2)
+        tn_vm_rec_bool_(io, &r->vhost);
 }
 
 static inline void tn_vm_rec_vsock_(struct tn_vm_rec_ *io, void *record)
@@ -603,6 +607,8 @@ static inline void tn_vm_rec_vsock_(struct tn_vm_rec_ *io, void *record)
     tn_vm_rec_u32_(io, &r->cid);
     tn_vm_rec_u32_(io, &r->conns);
     tn_vm_rec_string_(io, r->path, sizeof(r->path));
+    if (io->version >= 2)
+        tn_vm_rec_bool_(io, &r->vhost);
 }
 
 static inline void tn_vm_rec_balloon_(struct tn_vm_rec_ *io, void *record)

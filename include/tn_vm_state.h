@@ -269,6 +269,7 @@ static inline void tn_vm_state_save_net_(struct tn_vm_net_saved *out, struct tn_
     struct tn_vm_net_record *r = &out->record;
 
     r->kind = net->cfg.kind;
+    r->vhost = net->cfg.vhost;
     r->pairs = net->cfg.pairs;
     memcpy(r->mac, net->cfg.mac, sizeof(r->mac));
     r->mtu = net->cfg.mtu;
@@ -287,10 +288,12 @@ static inline void tn_vm_state_save_vsock_(struct tn_vm_vsock_saved *out, struct
 {
     out->record.cid = vsock->cfg.cid;
     out->record.conns = vsock->cfg.conns;
-    (void)snprintf(out->record.path, sizeof(out->record.path), "%s", vsock->cfg.path);
+    out->record.vhost = vsock->cfg.vhost;
+    if (vsock->cfg.path)
+        (void)snprintf(out->record.path, sizeof(out->record.path), "%s", vsock->cfg.path);
     pthread_mutex_lock(&vsock->slot.lock);
     tn_virtio_mmio_save(&vsock->slot.mmio, &out->mmio);
-    tn_virtio_vsock_save(&vsock->model, &out->model);
+    tn_vm_vsock_save(vsock, &out->model);
     pthread_mutex_unlock(&vsock->slot.lock);
 }
 
@@ -432,7 +435,7 @@ static inline int tn_vm_state_restore_vsock_(struct tn_vm_vsock *vsock,
     int r;
 
     pthread_mutex_lock(&vsock->slot.lock);
-    r = tn_virtio_vsock_restore(&vsock->model, &from->model);
+    r = tn_vm_vsock_restore(vsock, &from->model);
     if (r >= 0)
         r = tn_vm_state_restore_slot_(&vsock->slot, &from->mmio);
     pthread_mutex_unlock(&vsock->slot.lock);
@@ -445,7 +448,7 @@ static inline int tn_vm_state_cid_(struct tn_vm_vsock *vsock)
     int r;
 
     pthread_mutex_lock(&vsock->slot.lock);
-    r = tn_virtio_vsock_set_cid(&vsock->model, vsock->cfg.cid);
+    r = tn_vm_vsock_set_cid(vsock, vsock->cfg.cid);
     pthread_mutex_unlock(&vsock->slot.lock);
     return r;
 }

@@ -90,17 +90,19 @@ for how in '' tap tap= bridge=x eth0 passt= ,mtu=1500; do
     refuses "net '$how'" 2 'tap=NAME, macvtap=NAME or passt=PATH comes first' --kernel x --net "$how"
 done
 for item in mac=1:2:3:4:5:6 mac=01:00:00:00:00:01 mac=00:00:00:00:00:00 mac=02:00:00:00:00:01:02 \
-    mac=02:00:00:00:00:0g mtu=67 mtu=65536 mtu= queues=0 queues=8 rate=0 rate=x vhost ''; do
+    mac=02:00:00:00:00:0g mtu=67 mtu=65536 mtu= queues=0 queues=8 rate=0 rate=x vhost=1 ''; do
     refuses "net item '$item'" 2 '^microvm: --net ' --kernel x --net "tap=t0,$item"
 done
 refuses "queues of passt" 2 'one queue pair' --kernel x --net passt=y,queues=2
 # shellcheck disable=SC2046
 refuses "9 networks" 2 'more than 8' --kernel x $(printf -- '--net tap=t%d ' $(seq 9))
-for how in cid=2 cid=4294967295 cid=x cid=3,port=4 '' path=; do
+for how in cid=2 cid=4294967295 cid=x cid=3,port=4 '' path= cid=3,vhost=1; do
     refuses "vsock '$how'" 2 '^microvm: --vsock ' --kernel x --vsock "$how"
 done
 refuses "vsock without a path" 2 'without path' --kernel x --vsock cid=3
 refuses "vsock without a cid" 2 'without cid' --kernel x --vsock path=y
+refuses "vsock with vhost and without a cid" 2 'without cid' --kernel x --vsock vhost
+refuses "vsock with vhost and a path" 2 'vhost: it has no path' --kernel x --vsock cid=3,vhost,path=y
 refuses "vsock with a path of 97 bytes" 2 '1 to 96 bytes' --kernel x \
     --vsock "cid=3,path=$(printf '%097d' 0)"
 for size in x 1.5 -1 '' 1K 18446744073709551615; do
@@ -109,7 +111,7 @@ done
 refuses "a balloon as large as the memory" 2 'as large as' --kernel x --memory 64M --balloon 64
 refuses "ring how" 2 'split or packed' --kernel x --ring round
 refuses "ring item" 2 'no-indirect or no-event-idx' --kernel x --ring packed,indirect
-refuses "boot how" 2 'auto, linux64 or pvh' --kernel x --boot grub
+refuses "boot how" 2 'auto, linux64, pvh or linux32' --kernel x --boot grub
 
 for option in kernel initrd cmdline memory cpus boot disk rootfs ring balloon; do
     value=1
@@ -129,6 +131,9 @@ refuses "restore with another MAC address" 2 'with --restore: only' --restore x 
     --net tap=t0,mac=02:00:00:00:00:01
 refuses "forks on one network" 2 'a % in it' --restore x --forks 2 --net tap=t0
 refuses "forks on one socket" 2 'a % in it' --restore x --forks 2 --vsock path=y
+refuses "forks with vhost and one cid" 2 'the first clone' --restore x --forks 2 --vsock vhost
+refuses "forks beyond the last cid" 2 'is above 4294967294' --restore x --forks 3 \
+    --vsock vhost,cid=4294967293
 for forks in 0 10001 -1 two ''; do
     refuses "forks '$forks'" 2 '1 to 10000' --restore x --forks "$forks"
 done
@@ -178,6 +183,7 @@ kvm_cases() {
     refuses "a command line that is too long" 2 'cmdline: .*3000 bytes' \
         --kernel "$guest" --cmdline "$(printf '%03000d' 0)"
     refuses "a protocol that the image lacks" 4 'pvh' --kernel "$guest" --boot pvh
+    refuses "a 32-bit entry that the image lacks" 4 'linux32' --kernel "$guest" --boot linux32
     # shellcheck disable=SC3045
     (
         ulimit -v 4000000
@@ -218,6 +224,8 @@ kvm_cases() {
         --kernel "$guest" --net "passt=$dir/nowhere"
     refuses "a socket where a file is" 4 'text: there is a file' \
         --kernel "$guest" --vsock "cid=3,path=$dir/text"
+    [ -e /dev/vhost-vsock ] || refuses "sockets by vhost where there is none" 5 \
+        'cid=3,vhost: the host has no /dev/vhost-vsock' --kernel "$guest" --vsock cid=3,vhost
     refuses "a console file that cannot be made" 4 'console .*: (No such|Not a)' \
         --kernel "$guest" --console "file:$dir/none/there"
 }
@@ -249,6 +257,26 @@ with_devices() {
         --vsock "cid=3,path=$dir/sock" --balloon 4 || return
     [ ! -e "$dir/sock" ] || return
     [ -s "$dir/cow" ] && cmp -n 40000000 "$dir/initrd" /dev/zero
+}
+
+# Two bzImages of old boot protocols, by their 32-bit entry; $1: auto, which says so, or linux32.
+by_linux32() {
+    local minor said=
+    [ "$1" = linux32 ] || said='microvm: --boot auto: linux32'
+    for minor in 00 09; do
+        "$microvm" --kernel "$PWD/$BUILD/guests/bzimage_2_$minor.bin" --boot "$1" --memory 16M \
+            --cmdline 'a line' >"$dir/out" 2>"$dir/err" </dev/null
+        [ $? = 10 ] && [ "$(cat "$dir/out")" = "linux32 2.$minor 4 a line" ] &&
+            [ "$(cat "$dir/err")" = "$said" ] || return
+    done
+}
+
+# --boot auto is said where it is written, and linux64 is not where it isn't.
+auto_says() {
+    "$microvm" --kernel "$guest" --boot auto --cmdline off 2>"$dir/err" >"$dir/out" </dev/null &&
+        [ "$(cat "$dir/err")" = 'microvm: --boot auto: linux64' ] &&
+        "$microvm" --kernel "$guest" --cmdline off 2>"$dir/err" >"$dir/out" </dev/null &&
+        [ ! -s "$dir/err" ]
 }
 
 to_file() {
@@ -320,6 +348,9 @@ SH
 guest_cases() {
     guest=$PWD/$BUILD/guests/machine.elf
     is "a guest that powers off: 0" ends 0 off
+    is "auto says that it is linux64" auto_says
+    is "a bzImage without a 64-bit entry, by auto" by_linux32 auto
+    is "a bzImage without a 64-bit entry, by linux32" by_linux32 linux32
     is "a guest that resets: 10" ends 10 reset
     is "a guest that resets by the keyboard controller: 10" ends 10 kbd-reset
     is "a guest that crashes: 11" ends 11 triple

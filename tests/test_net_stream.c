@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * tn_net_stream, on real sockets: streams that are cut everywhere, hostile lengths, peers that stop
- * reading or go away. What a socket answers seldom is had by standing in for its system calls.
+ * reading or go away, and come back. What a socket answers seldom is had by standing in for its
+ * system calls.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -55,6 +56,7 @@ static int test_socket(int domain, int type, int protocol)
 #undef socket
 
 #include "test.h"
+#include "tn_vm_net.h"
 
 #define MAX TN_NET_FRAME_MAX
 
@@ -561,41 +563,368 @@ static void knows_what_a_socket_answers(void **state)
 
 /* ---- by name ------------------------------------------------------------------------------ */
 
+/* A socket with a name, and whoever listens there; -1: nobody. */
+static struct {
+    struct sockaddr_un addr;
+    char dir[40];
+    int fd;
+} host = {.fd = -1};
+
+static void host_listens(int backlog)
+{
+    host.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(host.fd, (struct sockaddr *)&host.addr, sizeof(host.addr)), 0);
+    assert_int_equal(listen(host.fd, backlog), 0);
+}
+
+static void host_leaves(void)
+{
+    assert_int_equal(close(host.fd), 0);
+    host.fd = -1;
+    assert_int_equal(unlink(host.addr.sun_path), 0);
+}
+
+static int host_opens(void **state)
+{
+    (void)state;
+    strcpy(host.dir, "/tmp/tn_net_stream.XXXXXX");
+    assert_non_null(mkdtemp(host.dir));
+    host.addr.sun_family = AF_UNIX;
+    snprintf(host.addr.sun_path, sizeof(host.addr.sun_path), "%s/sock", host.dir);
+    return 0;
+}
+
+static int host_closes(void **state)
+{
+    (void)state;
+    if (peer >= 0)
+        close(peer);
+    peer = -1;
+    if (host.fd >= 0)
+        host_leaves();
+    return rmdir(host.dir);
+}
+
+static void join_by_name(void)
+{
+    struct tn_net_stream_cfg cfg = {host.addr.sun_path, -1};
+
+    memset(&stream, 0xa5, sizeof(stream));
+    assert_int_equal(tn_net_stream_init(&stream, &cfg), 0);
+    peer = accept(host.fd, NULL, NULL);
+    assert_true(peer >= 0);
+}
+
+/* The peer goes, and the stream hears of it. */
+static void leave(void)
+{
+    close(peer);
+    peer = -1;
+    while (!stream.end)
+        assert_int_equal(take(MAX), TN_EAGAIN); /* it may come back */
+    assert_int_equal(stream.net.ops->fd(stream.net.ctx, 0), -1);
+}
+
+/* A frame goes each way, whole. */
+static void both_ways(unsigned seed)
+{
+    fill(frame, 60, seed);
+    assert_int_equal(give(frame, 60), 0);
+    assert_int_equal(recv(peer, got, sizeof(got), 0), 64);
+    assert_memory_equal(got, "\0\0\0\74", 4);
+    assert_memory_equal(got + 4, frame, 60);
+    peer_write(got, 64);
+    memset(got, 0, 64);
+    assert_int_equal(take(MAX), 60);
+    assert_memory_equal(got, frame, 60);
+}
+
 static void connects_and_connects_again(void **state)
 {
-    struct sockaddr_un addr = {0};
-    struct tn_net_stream_cfg cfg = {addr.sun_path, -1};
-    char dir[] = "/tmp/tn_net_stream.XXXXXX";
+    struct tn_net_stream_cfg cfg = {host.addr.sun_path, -1};
     int before = fds(), l;
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
-    addr.sun_family = AF_UNIX;
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/sock", dir);
     l = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(l, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    assert_int_equal(bind(l, (struct sockaddr *)&host.addr, sizeof(host.addr)), 0);
     assert_int_equal(tn_net_stream_init(&stream, &cfg), TN_ESYS); /* nobody listens yet */
     assert_int_equal(errno, ECONNREFUSED);
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESTATE);
     assert_int_equal(listen(l, 1), 0);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(tn_net_stream_init(&stream, &cfg), 0);
         assert_true(fcntl(stream.fd, F_GETFD) & FD_CLOEXEC);
         peer = accept(l, NULL, NULL);
         assert_true(peer >= 0);
-        fill(frame, 60, (unsigned)i);
-        assert_int_equal(give(frame, 60), 0);
-        assert_int_equal(recv(peer, got, sizeof(got), 0), 64);
-        assert_memory_equal(got + 4, frame, 60);
-        assert_memory_equal(got, "\0\0\0\74", 4);
-        peer_write(got, 64);
-        assert_int_equal(take(MAX), 60);
+        both_ways((unsigned)i);
         peer_write("\0\0\0\20half", 8); /* nothing of it comes back with the next one */
         assert_int_equal(take(MAX), TN_EAGAIN);
         part();
     }
     close(l);
-    unlink(addr.sun_path);
-    rmdir(dir);
+    unlink(host.addr.sun_path);
+    assert_int_equal(fds(), before);
+}
+
+static void connects_anew_only_what_has_a_name_and_has_ended(void **state)
+{
+    int fd;
+
+    (void)state;
+    join(0); /* a given fd */
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESTATE);
+    close(peer);
+    peer = -1;
+    while (take(MAX) != TN_ESYS)
+        continue;
+    fd = stream.fd;
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESTATE);
+    assert_true(stream.end);
+    assert_int_equal(stream.fd, fd);
+    assert_int_equal(take(MAX), TN_ESYS);
+    part();
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESTATE);
+    host_listens(1);
+    join_by_name();
+    fd = stream.fd;
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESTATE); /* it goes on */
+    assert_int_equal(stream.fd, fd);
+    both_ways(1);
+    leave();
+    part(); /* closed while nobody is there */
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESTATE);
+    assert_int_equal(stream.fd, -1);
+    assert_int_equal(take(MAX), TN_ESYS);
+}
+
+static void waits_longer_each_time_until_a_frame_comes(void **state)
+{
+    static const uint64_t wait[] = {100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000};
+    int before = fds(), open;
+
+    (void)state;
+    host_listens(1);
+    join_by_name();
+    both_ways(1);
+    open = fds();
+    host_leaves();
+    leave();
+    assert_int_equal(stream.error, 0);
+    for (size_t i = 0; i < COUNT(wait); i++) {
+        assert_int_equal(stream.retry, wait[i] * 1000000);
+        assert_int_equal(tn_net_stream_retry(&stream), TN_ESYS);
+        assert_int_equal(errno, ENOENT);
+        assert_true(stream.end);
+        assert_int_equal(take(MAX), TN_EAGAIN);
+        assert_int_equal(give(frame, 60), TN_ESYS); /* is lost, and not kept for later */
+        assert_int_equal(stream.net.ops->fd(stream.net.ctx, 0), -1);
+    }
+    host_listens(1);
+    stand_in.times = 1;
+    stand_in.error = EMFILE;
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESYS);
+    assert_int_equal(errno, EMFILE);
+    for (int i = 0; i < 5; i++) { /* who takes a connection and closes it is no better */
+        assert_int_equal(stream.retry, 5000000000u);
+        assert_int_equal(tn_net_stream_retry(&stream), 0);
+        assert_false(stream.end);
+        peer = accept(host.fd, NULL, NULL);
+        peer_write("\0\0\0\20half", 8);
+        assert_int_equal(fds(), open);
+        leave();
+    }
+    assert_int_equal(tn_net_stream_retry(&stream), 0);
+    peer = accept(host.fd, NULL, NULL);
+    assert_int_equal(take(MAX), TN_EAGAIN);
+    both_ways(2);
+    assert_int_equal(stream.retry, 100000000u);
+    assert_int_equal(fds(), open);
+    part();
+    host_leaves();
+    assert_int_equal(fds(), before);
+}
+
+/* What either side began on the old connection is no part of the new one. */
+static void begins_anew_with_a_whole_frame(void **state)
+{
+    int sndbuf = 20000;
+
+    (void)state;
+    host_listens(1);
+    join_by_name();
+    assert_int_equal(setsockopt(stream.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf)), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        static const uint8_t bytes[] = {0, 0, 0, 9, 1, 2, 3};
+
+        if (i & 1)
+            (void)until_torn();
+        if (i & 2) {
+            peer_write(bytes, 1 + i * 2);
+            assert_int_equal(take(MAX), TN_EAGAIN);
+            assert_int_equal(stream.rx_len, 1 + i * 2);
+        }
+        leave();
+        assert_int_equal(tn_net_stream_retry(&stream), 0);
+        assert_true(fcntl(stream.fd, F_GETFD) & FD_CLOEXEC);
+        peer = accept(host.fd, NULL, NULL);
+        both_ways(i);
+        assert_int_equal(setsockopt(stream.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf)), 0);
+    }
+    part();
+}
+
+static void leaves_a_hostile_peer_and_comes_again(void **state)
+{
+    (void)state;
+    host_listens(1);
+    join_by_name();
+    both_ways(1);
+    peer_write("\0\2\0\0....", 8);
+    assert_int_equal(take(MAX), TN_EAGAIN);
+    assert_true(stream.end);
+    assert_int_equal(stream.error, EPROTO);
+    assert_int_equal(give(frame, 60), TN_ESYS);
+    assert_int_equal(errno, EPROTO);
+    assert_int_equal(tn_net_stream_retry(&stream), 0);
+    assert_int_equal(stream.error, 0);
+    assert_true(read(peer, got, 1) <= 0); /* the old one is closed */
+    close(peer);
+    peer = accept(host.fd, NULL, NULL);
+    both_ways(2);
+    part();
+}
+
+/* A listener that is busy is nobody: nothing waits for it. */
+static void does_not_wait_for_a_busy_listener(void **state)
+{
+    int other[8], n = 0;
+
+    (void)state;
+    host_listens(0);
+    join_by_name();
+    leave();
+    for (; n < 8; n++) {
+        other[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (connect(other[n], (struct sockaddr *)&host.addr, sizeof(host.addr)) < 0)
+            break;
+    }
+    assert_true(n < 8);
+    assert_int_equal(tn_net_stream_retry(&stream), TN_ESYS);
+    assert_int_equal(errno, EAGAIN);
+    assert_true(stream.end);
+    for (int i = 0; i <= n; i++)
+        close(other[i]);
+    for (int i = 0; i < n; i++)
+        close(accept(host.fd, NULL, NULL));
+    assert_int_equal(tn_net_stream_retry(&stream), 0);
+    peer = accept(host.fd, NULL, NULL);
+    both_ways(3);
+    part();
+}
+
+/* ---- in a machine ------------------------------------------------------------------------- */
+
+static struct tn_vm_net net;
+
+static bool link_is_up(void)
+{
+    return (tn_virtio_config_read(&net.model.virtio, 6, 2) & TN_VIRTIO_NET_S_LINK_UP) != 0;
+}
+
+/* What the model does when frames may come: nobody drives it here. */
+static int64_t look(void)
+{
+    struct tn_iov iov = {got, MAX};
+    struct tn_net_hdr hdr;
+
+    return net.model.net.ops->recv(net.model.net.ctx, 0, &hdr, &iov, 1);
+}
+
+static double seconds(void)
+{
+    return (double)tn_vm_net_now_(NULL) / 1e9;
+}
+
+/* Turns of the loop until the link is as it is to be; returns whether that came within 5 s. */
+static bool until_link(struct tn_loop *loop, bool up)
+{
+    double end = seconds() + 5;
+
+    while (link_is_up() != up && seconds() < end)
+        assert_true(tn_loop_step(loop, 100) >= 0);
+    return link_is_up() == up;
+}
+
+static void tells_of_the_link_and_goes_on_in_a_machine(void **state)
+{
+    static struct tn_virtio_net_state saved;
+    struct tn_mem_region table[1];
+    struct tn_vm_net_cfg cfg;
+    struct tn_loop loop;
+    struct tn_mem mem;
+    int before = fds(), ends[2];
+    double then;
+
+    (void)state;
+    tn_mem_init(&mem, table, 1);
+    assert_int_equal(tn_loop_init(&loop), 0);
+    host_listens(1);
+    memset(&cfg, 0, sizeof(cfg));
+    cfg.kind = TN_VM_NET_STREAM;
+    cfg.fd = -1;
+    cfg.name = host.addr.sun_path;
+    assert_int_equal(tn_vm_net_init(&net, &cfg, TN_VIRTIO_F_RING, &mem, &loop), 0);
+    peer = accept(host.fd, NULL, NULL);
+    assert_true(link_is_up());
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(look(), TN_EAGAIN);
+        close(peer);
+        if (i == 1)
+            host_leaves();
+        assert_int_equal(look(), TN_EAGAIN);
+        tn_vm_net_wake(&net);
+        assert_false(link_is_up());
+        tn_virtio_net_save(&net.model, &saved);
+        then = seconds();
+        if (i == 1) { /* nobody is there at first */
+            for (int k = 0; k < 4; k++)
+                assert_true(tn_loop_step(&loop, 100) >= 0);
+            assert_false(link_is_up());
+            host_listens(1);
+        }
+        assert_true(until_link(&loop, true));
+        assert_true(seconds() - then > 0.09);
+        peer = accept(host.fd, NULL, NULL);
+        peer_write("\0\0\0\4four", 8);
+        assert_int_equal(look(), 4);
+    }
+    assert_int_equal(tn_virtio_net_restore(&net.model, &saved), 0);
+    assert_false(link_is_up()); /* one that was saved without a peer has one now */
+    tn_vm_net_wake(&net);
+    assert_true(link_is_up());
+    close(peer); /* and it is closed while a try is due */
+    assert_int_equal(look(), TN_EAGAIN);
+    tn_vm_net_wake(&net);
+    tn_vm_net_close(&net);
+    host_leaves();
+    /* A given fd: the link stays down, and nobody is called. */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    cfg.name = NULL;
+    cfg.fd = ends[0];
+    assert_int_equal(tn_vm_net_init(&net, &cfg, TN_VIRTIO_F_RING, &mem, &loop), 0);
+    close(ends[0]);
+    assert_true(link_is_up());
+    close(ends[1]);
+    assert_int_equal(look(), TN_ESYS);
+    tn_vm_net_wake(&net);
+    assert_false(link_is_up());
+    then = seconds();
+    while (seconds() - then < 0.3)
+        assert_true(tn_loop_step(&loop, 50) >= 0);
+    assert_false(link_is_up());
+    tn_vm_net_close(&net);
+    tn_loop_close(&loop);
+    peer = -1;
     assert_int_equal(fds(), before);
 }
 
@@ -613,7 +942,17 @@ int main(void)
         cmocka_unit_test(goes_on_with_the_frame_that_was_torn),
         cmocka_unit_test(waits_for_room_as_poll_does),
         cmocka_unit_test(knows_what_a_socket_answers),
-        cmocka_unit_test(connects_and_connects_again),
+        cmocka_unit_test_setup_teardown(connects_and_connects_again, host_opens, host_closes),
+        cmocka_unit_test_setup_teardown(connects_anew_only_what_has_a_name_and_has_ended,
+                                        host_opens, host_closes),
+        cmocka_unit_test_setup_teardown(waits_longer_each_time_until_a_frame_comes, host_opens,
+                                        host_closes),
+        cmocka_unit_test_setup_teardown(begins_anew_with_a_whole_frame, host_opens, host_closes),
+        cmocka_unit_test_setup_teardown(leaves_a_hostile_peer_and_comes_again, host_opens,
+                                        host_closes),
+        cmocka_unit_test_setup_teardown(does_not_wait_for_a_busy_listener, host_opens, host_closes),
+        cmocka_unit_test_setup_teardown(tells_of_the_link_and_goes_on_in_a_machine, host_opens,
+                                        host_closes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,6 +59,8 @@ static ssize_t test_readv(int fd, const struct iovec *iov, int n)
 #undef writev
 #undef readv
 
+#include "netns.h"
+
 #define ETHERTYPE 0x88b5 /* for local experiments: nobody else sends it */
 #define FRAME_LEN 1514u
 
@@ -75,93 +77,9 @@ static const char *missing; /* why the cases are skipped */
 /* Each case has a namespace of its own, so that none is in the way of the next one. */
 static int setup(void **state)
 {
-    int fd;
-
     (void)state;
-    missing = NULL;
-    if (unshare(CLONE_NEWNET) < 0) {
-        missing = "a network namespace cannot be made";
-        return 0;
-    }
-    fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        missing = "/dev/net/tun is missing or may not be opened";
-    else
-        close(fd);
-    fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
-    if (fd >= 0 && write(fd, "1", 1) < 0)
-        fd = -close(fd); /* then it speaks by itself, and has to be passed over */
-    if (fd >= 0)
-        close(fd);
+    missing = netns_new();
     return 0;
-}
-
-static void up(const char *name, bool on)
-{
-    struct ifreq r = {0};
-    int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    assert_true(s >= 0);
-    snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
-    assert_int_equal(ioctl(s, SIOCGIFFLAGS, &r), 0);
-    r.ifr_flags = (short)(on ? r.ifr_flags | IFF_UP : r.ifr_flags & ~IFF_UP);
-    if (ioctl(s, SIOCSIFFLAGS, &r) < 0)
-        fail_msg("%s cannot be brought up or down: %s", name, strerror(errno));
-    close(s);
-}
-
-/* Waits until frames pass. */
-static void running(const char *name)
-{
-    struct ifreq r = {0};
-    int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    assert_true(s >= 0);
-    snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
-    for (int tries = 0; tries < 5000 && !(r.ifr_flags & IFF_RUNNING); tries++, usleep(1000))
-        assert_int_equal(ioctl(s, SIOCGIFFLAGS, &r), 0);
-    assert_true(r.ifr_flags & IFF_RUNNING);
-    close(s);
-}
-
-/* Removes an interface, as `ip link del` does. */
-static void delete (const char *name)
-{
-    struct {
-        struct nlmsghdr n;
-        struct ifinfomsg i;
-    } m = {{sizeof(m), RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0}, {0}};
-    struct {
-        struct nlmsghdr n;
-        struct nlmsgerr e;
-        uint8_t more[256];
-    } answer;
-    int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-
-    assert_true(s >= 0);
-    m.i.ifi_index = (int)if_nametoindex(name);
-    assert_int_equal(send(s, &m, sizeof(m), 0), sizeof(m));
-    assert_true(recv(s, &answer, sizeof(answer), 0) > 0);
-    assert_int_equal(answer.e.error, 0);
-    close(s);
-}
-
-/* A packet socket on an interface, whose frames have the header in front. */
-static int host(const char *name)
-{
-    struct sockaddr_ll addr = {0};
-    struct timeval limit = {2, 0};
-    int one = 1, s = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL));
-
-    assert_true(s >= 0);
-    addr.sll_family = AF_PACKET;
-    addr.sll_protocol = htons(ETH_P_ALL);
-    addr.sll_ifindex = (int)if_nametoindex(name);
-    assert_int_equal(setsockopt(s, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)), 0);
-    assert_int_equal(setsockopt(s, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one)), 0);
-    assert_int_equal(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
-    assert_int_equal(bind(s, (struct sockaddr *)&addr, sizeof(addr)), 0);
-    return s;
 }
 
 /* Whether a frame is of this test: the kernel speaks by itself, IPv6 for one. */

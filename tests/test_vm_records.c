@@ -16,6 +16,7 @@
 
 /* Numbers whose bytes count upwards, with every byte that was handed out. */
 struct stream {
+    uint32_t version; /* 1: without what came later */
     uint8_t next;
     uint8_t bytes[ROOM];
     size_t len;
@@ -131,6 +132,8 @@ static void some_net(struct stream *p, void *out)
     string(p, r->name, 30);
     some_limits(p, &r->tx_rate);
     some_limits(p, &r->rx_rate);
+    if (p->version >= 2)
+        r->vhost = truth(p, true);
 }
 
 static void some_vsock(struct stream *p, void *out)
@@ -140,6 +143,8 @@ static void some_vsock(struct stream *p, void *out)
     r->cid = u32(p);
     r->conns = u32(p);
     string(p, r->path, 30);
+    if (p->version >= 2)
+        r->vhost = truth(p, true);
 }
 
 static void some_balloon(struct stream *p, void *out)
@@ -593,12 +598,14 @@ static enum where rng_hole(size_t at)
 
 static enum where net_hole(size_t at)
 {
-    return hole_if(IN_FROM(at, struct tn_vm_net_record, name, 31));
+    return hole_if(IN_FROM(at, struct tn_vm_net_record, name, 31) ||
+                   at > offsetof(struct tn_vm_net_record, vhost));
 }
 
 static enum where vsock_hole(size_t at)
 {
-    return hole_if(IN_FROM(at, struct tn_vm_vsock_record, path, 31));
+    return hole_if(IN_FROM(at, struct tn_vm_vsock_record, path, 31) ||
+                   at > offsetof(struct tn_vm_vsock_record, vhost));
 }
 
 static enum where virtio_net_hole(size_t at)
@@ -756,7 +763,7 @@ static const struct kind kinds[] = {
     KIND(rate, struct tn_rate_state, rate_hole, 3, 0x580),
 };
 
-static struct stream stream;
+static struct stream stream = {.version = 2};
 
 /* The state of a kind that the stream makes, on the heap; its payloads are stream.bytes. */
 static void *some(const struct kind *k)
@@ -801,6 +808,18 @@ static void assert_void(const struct kind *k, const void *out)
     assert_true(clear);
 }
 
+static uint32_t newest_of(uint32_t type)
+{
+    size_t n;
+    const struct tn_snap_known *known = tn_vm_known(&n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (known[i].type == type)
+            return known[i].version;
+    }
+    return 0;
+}
+
 static const uint8_t *part_of(unsigned part, size_t *len)
 {
     size_t from = part > 0 ? stream.end[part - 1] : 0;
@@ -826,7 +845,7 @@ static size_t forged(uint8_t *file, const struct kind *k, unsigned part, uint32_
         if (i == part)
             forge_section(&f, k->type[i], k->instance, version, flags, payload, len);
         else
-            forge_section(&f, k->type[i], k->instance, 1, 1, p, n);
+            forge_section(&f, k->type[i], k->instance, newest_of(k->type[i]), 1, p, n);
     }
     forge_manifest(&f, 0, 0);
     return forge_end(&f, NULL);
@@ -845,7 +864,7 @@ static int try_get(const struct kind *k, unsigned part, const uint8_t *payload, 
                    void *out)
 {
     static uint8_t file[2 * ROOM + 1024];
-    size_t n = forged(file, k, part, 1, 1, payload, len);
+    size_t n = forged(file, k, part, part < PARTS ? newest_of(k->type[part]) : 1, 1, payload, len);
     uint8_t *exact = test_exact(file, n);
     struct tn_snap snap;
     int err;
@@ -879,7 +898,7 @@ static int try_put(const struct kind *k, const void *state, const uint8_t **payl
 
         assert_int_equal(test_le(head, 4), k->type[i]);
         assert_int_equal(test_le(head + 4, 4), k->instance);
-        assert_int_equal(test_le(head + 8, 4), 1);
+        assert_int_equal(test_le(head + 8, 4), newest_of(k->type[i]));
         assert_int_equal(test_le(head + 12, 4), TN_SNAP_REQUIRED);
         memmove(file + *len, head + TN_SNAP_SECTION, n);
         *len += n;
@@ -1079,7 +1098,7 @@ static void a_section_that_is_not_there(void **unused)
         assert_int_equal(k->get(&snap, k->instance, out), 0);
         /* From the future, and nobody needs it. */
         for (unsigned part = 0; part < stream.parts; part++) {
-            len = forged(file, k, part, 2, 0, stream.bytes, 4);
+            len = forged(file, k, part, newest_of(k->type[part]) + 1, 0, stream.bytes, 4);
             assert_int_equal(open_known(&snap, file, len), 0);
             blank(k, out);
             assert_int_equal(k->get(&snap, k->instance, out), TN_ESTATE);
@@ -1111,7 +1130,7 @@ static void a_version_from_the_future(void **unused)
             size_t len;
             const uint8_t *payload = part_of(part, &len);
 
-            len = forged(file, k, part, 2, 1, payload, len);
+            len = forged(file, k, part, newest_of(k->type[part]) + 1, 1, payload, len);
             assert_int_equal(open_known(&snap, file, len), TN_EUNSUP);
             assert_int_equal(tn_snap_open(&snap, file, len, NULL, later, n), 0);
             blank(k, out);
@@ -1499,7 +1518,8 @@ static void the_known_sections(void **unused)
 
     (void)unused;
     for (size_t i = 0; i < n; i++) {
-        assert_int_equal(known[i].version, 1);
+        assert_int_equal(known[i].version,
+                         known[i].type == 0x120 || known[i].type == 0x130 ? 2 : 1);
         assert_true(i == 0 || known[i].type > known[i - 1].type);
     }
     for (size_t k = 0; k < COUNT(kinds); k++) {
@@ -1515,10 +1535,15 @@ static void the_known_sections(void **unused)
 
 /* ---- the fixture ---- */
 
-static const char *const fixtures[] = {"tests/fixtures/machine-v1.state",
-                                       "tests/fixtures/devices-v1.state"};
+static const struct {
+    const char *path;
+    uint32_t version; /* of its sections, at most */
+    size_t kinds;     /* as fixture_of has it */
+} fixtures[] = {{"tests/fixtures/machine-v1.state", 2, 0},
+                {"tests/fixtures/devices-v1.state", 1, 1},
+                {"tests/fixtures/devices-v2.state", 2, 1}};
 
-/* In which of them a kind is: what came later is in the second one. */
+/* In which of them a kind is: what came later is in the others. */
 static size_t fixture_of(const struct kind *k)
 {
     static const uint32_t later[] = {0x120, 0x130, 0x140, 0x550, 0x560, 0x570};
@@ -1539,10 +1564,9 @@ static int64_t make(size_t fixture, uint8_t *buf, size_t cap)
     for (size_t i = 0; i < COUNT(kinds); i++) {
         void *state;
 
-        if (fixture_of(&kinds[i]) != fixture)
+        if (fixture_of(&kinds[i]) != fixtures[fixture].kinds)
             continue;
         state = some(&kinds[i]);
-
         kinds[i].put(&w, kinds[i].instance, state);
         free(state);
     }
@@ -1551,13 +1575,11 @@ static int64_t make(size_t fixture, uint8_t *buf, size_t cap)
 
 static void loads(size_t fixture)
 {
-    const char *path = fixtures[fixture];
+    const char *path = fixtures[fixture].path;
     static uint8_t buf[ROOM], made[ROOM];
     FILE *f = fopen(path, "rb");
     struct tn_snap snap;
-    uint32_t newest = 0;
-    size_t len, n;
-    const struct tn_snap_known *known = tn_vm_known(&n);
+    size_t len;
 
     if (!f)
         fail_msg("%s can't be read", path);
@@ -1568,9 +1590,11 @@ static void loads(size_t fixture)
         const struct kind *k = &kinds[i];
         void *state, *out;
 
-        if (fixture_of(k) != fixture)
+        if (fixture_of(k) != fixtures[fixture].kinds)
             continue;
+        stream.version = fixtures[fixture].version;
         state = some(k);
+        stream.version = 2;
         out = malloc(k->size);
         assert_non_null(out);
         blank(k, out);
@@ -1579,16 +1603,14 @@ static void loads(size_t fixture)
         free(state);
         free(out);
     }
-    for (size_t i = 0; i < n; i++)
-        newest = known[i].version > newest ? known[i].version : newest;
-    if (newest == 1) { /* as long as all sections are written in that version */
+    if (fixtures[fixture].version == 2) { /* all its sections are written in that version */
         assert_int_equal(make(fixture, made, sizeof(made)), len);
         assert_memory_equal(buf, made, len);
     }
 }
 
-/* The files of version 1, as they are in the repository, load for ever. */
-static void e07_the_fixtures_of_version_1_load(void **unused)
+/* The files of older versions, as they are in the repository, load for ever. */
+static void e07_the_fixtures_load(void **unused)
 {
     (void)unused;
     for (size_t i = 0; i < COUNT(fixtures); i++)
@@ -1615,12 +1637,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(many_vcpus),
         cmocka_unit_test(a_model_goes_on_as_it_was),
         cmocka_unit_test(the_known_sections),
-        cmocka_unit_test(e07_the_fixtures_of_version_1_load),
+        cmocka_unit_test(e07_the_fixtures_load),
     };
 
-    if (argc == 3) { /* writes a fixture: test_vm_records 0|1 FILE */
+    if (argc == 3) { /* writes a fixture of the newest version: test_vm_records 0|2 FILE */
         static uint8_t buf[ROOM];
-        int64_t len = make(strcmp(argv[1], "1") == 0, buf, sizeof(buf));
+        int64_t len = make(strcmp(argv[1], "0") == 0 ? 0 : 2, buf, sizeof(buf));
         FILE *f = fopen(argv[2], "wb");
 
         return f && len > 0 && fwrite(buf, (size_t)len, 1, f) == 1 && fclose(f) == 0 ? 0 : 1;

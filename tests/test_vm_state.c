@@ -718,7 +718,7 @@ static void sections_elsewhere(void **state)
         for (unsigned what = 0; what < 4; what++) {
             len = arrange(out, part, order, n);
             if (what == 0)
-                tn_put_(out + part[i].at + 8, 4, 2); /* version */
+                tn_put_(out + part[i].at + 8, 4, 3); /* version */
             else if (what == 1)
                 tn_put_(out + part[i].at + 12, 4, 3); /* a flag from the future */
             else if (what == 2)

@@ -2,6 +2,7 @@
 #include "tn_vsock_unix.h"
 
 #include "temp_dir.h"
+#include "unix_socket.h"
 #include "vsock_driver.h"
 
 #include <poll.h>
@@ -295,42 +296,22 @@ static void pump(struct rig *r)
 
 /* ---- programs on the host ---- */
 
-static int unix_socket(int type)
-{
-    int fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    assert_true(fd >= 0);
-    return fd;
-}
-
 static struct sockaddr_un address(struct rig *r, const char *suffix)
 {
-    struct sockaddr_un a;
+    char path[320];
 
-    memset(&a, 0, sizeof(a));
-    a.sun_family = AF_UNIX;
-    assert_true((size_t)snprintf(a.sun_path, sizeof(a.sun_path), "%s%s", r->path, suffix) <
-                sizeof(a.sun_path));
-    return a;
+    snprintf(path, sizeof(path), "%s%s", r->path, suffix);
+    return unix_address(path);
 }
 
 static int client(struct rig *r)
 {
-    struct sockaddr_un a = address(r, "");
-    int fd = unix_socket(SOCK_STREAM);
-
-    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    return fd;
+    return unix_dial(r->path, SOCK_STREAM);
 }
 
 static int listener(struct rig *r, const char *suffix, int type, int backlog)
 {
-    struct sockaddr_un a = address(r, suffix);
-    int fd = unix_socket(type);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(listen(fd, backlog), 0);
-    return fd;
+    return unix_listener(address(r, suffix).sun_path, type, backlog);
 }
 
 static void unlisten(struct rig *r, const char *suffix, int fd)
@@ -339,24 +320,6 @@ static void unlisten(struct rig *r, const char *suffix, int fd)
 
     close(fd);
     assert_int_equal(unlink(a.sun_path), 0);
-}
-
-static void say(int fd, const char *text)
-{
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-}
-
-/* What can be read now; -1: nothing, 0: the end. */
-static ssize_t hear(int fd, char *buf, size_t len)
-{
-    ssize_t n = read(fd, buf, len - 1);
-
-    if (n < 0 && errno == ECONNRESET)
-        n = 0;
-    if (n < 0)
-        assert_int_equal(errno, EAGAIN);
-    buf[n > 0 ? n : 0] = 0;
-    return n;
 }
 
 static void must_hear(struct rig *r, int fd, const char *want)

@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "test.h"
 
 static uint8_t *kernel;
@@ -86,14 +86,6 @@ static inline int count_fds(void)
         n++;
     closedir(d);
     return n;
-}
-
-static inline double seconds(clockid_t clock)
-{
-    struct timespec t;
-
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* A file of so many bytes, all of them fill; its name lasts for as long as the test program. */

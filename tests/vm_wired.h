@@ -9,10 +9,10 @@
 
 #include "vm_clone.h"
 
-#include <sys/socket.h>
 #include <sys/un.h>
 
 #include "virtio_driver.h"
+#include "vm_far.h"
 
 #define WIRES      3u    /* network devices: two on pairs of sockets, one on a stream */
 #define STREAM     2u    /* that one */
@@ -24,8 +24,6 @@
 #define BUFFER     0x10000u  /* and buffers of a page each, from here on */
 #define SPARE      0xf00000u /* pages for the balloon */
 #define PAGE       4096u
-#define FRAME      60u
-#define MESSAGE    (TN_NET_HDR + FRAME)
 
 /* ---- networks ---- */
 
@@ -40,12 +38,8 @@ static inline void wires_open(struct wires *w)
 
     memset(w, 0, sizeof(*w));
     for (uint32_t i = 0; i < WIRES; i++) {
-        if (i == STREAM)
-            assert_int_equal(
-                socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, end), 0);
-        else
-            assert_int_equal(tn_net_pair_sockets(end), 0);
         w->net[i].kind = i == STREAM ? TN_VM_NET_STREAM : TN_VM_NET_PAIR;
+        far_sockets(w->net[i].kind, end);
         w->net[i].fd = end[0];
         w->far[i] = end[1];
     }
@@ -195,46 +189,14 @@ static inline uint32_t wd_answer(struct wd *g, uint32_t queue)
 
 /* ---- frames ---- */
 
-/* Frame n: to everybody, with a number. */
-static inline void frame_make(uint8_t frame[FRAME], uint32_t n)
-{
-    memset(frame, 0, FRAME);
-    memset(frame, 0xff, 6);
-    frame[6] = 2;
-    tn_put_(frame + 14, 4, n);
-    memset(frame + 18, (int)n, FRAME - 18);
-}
-
 static inline void far_sends(const struct wires *w, uint32_t i, uint32_t n)
 {
-    uint8_t bytes[MESSAGE] = {0};
-
-    frame_make(bytes + TN_NET_HDR, n);
-    if (i == STREAM) { /* a length instead of the header */
-        memset(bytes, 0, TN_NET_HDR);
-        bytes[TN_NET_HDR - 1] = FRAME;
-        assert_int_equal(send(w->far[i], bytes + TN_NET_HDR - 4, FRAME + 4, MSG_DONTWAIT),
-                         FRAME + 4);
-    } else {
-        assert_int_equal(send(w->far[i], bytes, MESSAGE, MSG_DONTWAIT), MESSAGE);
-    }
+    assert_true(far_send(w->far[i], w->net[i].kind, n));
 }
 
-/* Takes one frame; its number, or -1: there is none. */
 static inline int64_t far_takes(const struct wires *w, uint32_t i)
 {
-    uint32_t before = i == STREAM ? 4 : TN_NET_HDR;
-    uint8_t bytes[MESSAGE], want[FRAME];
-    ssize_t n = recv(w->far[i], bytes, before + FRAME, MSG_DONTWAIT);
-    uint32_t number;
-
-    if (n < 0 && errno == EAGAIN)
-        return -1;
-    assert_int_equal(n, before + FRAME);
-    number = (uint32_t)tn_get_(bytes + before + 14, 4);
-    frame_make(want, number);
-    assert_memory_equal(bytes + before, want, FRAME);
-    return number;
+    return far_take(w->far[i], w->net[i].kind);
 }
 
 /* As far_takes, when it has come. */
@@ -259,13 +221,7 @@ static inline void wd_send(struct wd *g, uint32_t page, uint32_t n)
 /* The number of the frame that came into buffer page. */
 static inline uint32_t wd_got(const struct wd *g, uint32_t page)
 {
-    const uint8_t *p = wd_page(g, page) + TN_NET_HDR;
-    uint8_t want[FRAME];
-    uint32_t n = (uint32_t)tn_get_(p + 14, 4);
-
-    frame_make(want, n);
-    assert_memory_equal(p, want, FRAME);
-    return n;
+    return frame_number(wd_page(g, page) + TN_NET_HDR);
 }
 
 /* A frame each way through a network that is at rest, with no buffer in its ring. */

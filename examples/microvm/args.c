@@ -24,7 +24,8 @@ static const char help[] =
     "  --memory SIZE     RAM, 16M to 1T, a multiple of 4K; suffixes K, M, G, T; default: 256M\n"
     "  --cpus N          virtual CPUs, 1 to 254; default: 1\n"
     "  --console WHERE   the serial port ttyS0: stdio, pty, file:PATH or none; default: stdio\n"
-    "  --boot HOW        auto, linux64 or pvh; default: auto (linux64 if the image has it)\n"
+    "  --boot HOW        linux64, pvh, linux32, or auto: the first of these that the image has,\n"
+    "                    and says which; default: auto, says it if it is not linux64\n"
     "  --hugepages       back the RAM with the host's pool of 2 MiB pages\n"
     "  --disk PATH[,...] a disk, a file or block device; the first is /dev/vda; repeatable\n"
     "       ,ro            the guest cannot write\n"
@@ -40,10 +41,13 @@ static const char help[] =
     "       ,mac=ADDRESS   xx:xx:xx:xx:xx:xx; default: the macvtap's, or one at random\n"
     "       ,mtu=N         what the guest is told, 68 to 65535 bytes\n"
     "       ,queues=N      queue pairs of a TAP, 1 to 7; default: 1\n"
+    "       ,vhost         the host's kernel moves the frames of a TAP or macvtap (vhost-net)\n"
     "       ,rate=SIZE     bytes a second at most, each way\n"
     "       ,no-offload    no checksums and segments are left to the device\n"
     "  --vsock cid=N,path=PATH  a socket device: CONNECT lines at the Unix socket PATH reach the\n"
     "                    guest's ports, the guest reaches PATH_port\n"
+    "  --vsock cid=N,vhost  the same by the host's kernel (vhost-vsock): its programs use "
+    "AF_VSOCK\n"
     "  --balloon SIZE    a memory balloon; a plain number is MiB. 0: empty, for what the guest\n"
     "                    reports to be free\n"
     "  --ring HOW        virtqueues: split or packed, and ,no-indirect ,no-event-idx;\n"
@@ -59,8 +63,8 @@ static const char help[] =
     "  --lazy            read its memory when it is touched, not before\n"
     "  --overlays DIR    keep what is written to disks in DIR; default: it is forgotten\n"
     "  --forks N         N clones of it, 1 to 10000, side by side\n"
-    "  With --restore, --net HOW and --vsock path=PATH say where this machine's are; with\n"
-    "  --forks a % in NAME or PATH is the clone's number, which is added to cid=N, too.\n"
+    "  With --restore, --net HOW and --vsock path=PATH or vhost say where this machine's are;\n"
+    "  with --forks a % in NAME or PATH is the clone's number, which is added to cid=N, too.\n"
     "  --key FILE        snapshots are signed with this secret, 16 to 4096 bytes\n"
     "\n"
     "  --version         print the version\n"
@@ -143,15 +147,16 @@ static int parse_console(const char *value, struct args *out)
 
 static int parse_boot(const char *value, struct args *out)
 {
-    static const char *const how[] = {"auto", "linux64", "pvh"};
+    static const char *const how[] = {"auto", "linux64", "pvh", "linux32"};
 
     for (uint32_t i = 0; i < sizeof(how) / sizeof(how[0]); i++) {
         if (strcmp(value, how[i]) == 0) {
             out->boot = i; /* the order of enum tn_boot_x86_proto */
+            out->say_boot = true;
             return -1;
         }
     }
-    return bad("--boot", value, "auto, linux64 or pvh");
+    return bad("--boot", value, "auto, linux64, pvh or linux32");
 }
 
 /*
@@ -276,8 +281,12 @@ static int parse_net_item(const char *item, struct tn_vm_net_cfg *net)
         net->tx_rate.bytes_per_s = net->rx_rate.bytes_per_s = n;
     } else if (strcmp(item, "no-offload") == 0) {
         net->hide = TN_VIRTIO_NET_F_CSUM | TN_VIRTIO_NET_F_GUEST_CSUM;
+    } else if (strcmp(item, "vhost") == 0) {
+        if (net->kind == TN_VM_NET_STREAM)
+            return bad("--net", item, "it is for a TAP or a macvtap");
+        net->vhost = true;
     } else {
-        return bad("--net", item, "mac=ADDRESS, mtu=N, queues=N, rate=SIZE or no-offload");
+        return bad("--net", item, "mac=ADDRESS, mtu=N, queues=N, vhost, rate=SIZE or no-offload");
     }
     return -1;
 }
@@ -305,6 +314,8 @@ static int parse_net(char *value, struct args *out)
     out->nets++;
     while (r < 0 && (item = next_item(&value)))
         r = parse_net_item(item, net);
+    if (r < 0 && net->vhost && net->tx_rate.bytes_per_s)
+        return bad("--net", "vhost", "the host's kernel keeps no rate=SIZE");
     return r;
 }
 
@@ -322,10 +333,14 @@ static int parse_vsock(char *value, struct args *out)
             if (!*text || strlen(text) > TN_VSOCK_UNIX_PATH_MAX)
                 return bad("--vsock", item, "a path of 1 to 96 bytes");
             out->vsock.path = text;
+        } else if (strcmp(item, "vhost") == 0) {
+            out->vsock.vhost = true;
         } else {
-            return bad("--vsock", *item ? item : "''", "cid=N and path=PATH");
+            return bad("--vsock", *item ? item : "''", "cid=N, and path=PATH or vhost");
         }
     }
+    if (out->vsock.path && out->vsock.vhost)
+        return bad("--vsock", "vhost", "it has no path=PATH: the host's programs use AF_VSOCK");
     return -1;
 }
 
@@ -484,15 +499,20 @@ static int check(const struct args *a, const bool seen[128])
 
         if (net->mac[0] || net->mac[5] || net->mtu || net->pairs || net->tx_rate.bytes_per_s ||
             net->hide)
-            return bad("--net", "with --restore", "only tap=NAME, macvtap=NAME or passt=PATH");
+            return bad("--net", "with --restore",
+                       "only tap=NAME, macvtap=NAME or passt=PATH, and vhost");
         if (a->forks > 1 && !strchr(net->name, '%'))
             return bad("--net", net->name, "with --forks: a % in it is the clone's number");
     }
     if (a->restore && a->vsock.path && a->forks > 1 && !strchr(a->vsock.path, '%'))
         return bad("--vsock", a->vsock.path, "with --forks: a % in it is the clone's number");
-    if (!a->restore && seen['U'] && (!a->vsock.cid || !a->vsock.path))
+    if (a->restore && a->vsock.vhost && a->forks > 1 && !a->vsock.cid)
+        return bad("--vsock", "vhost", "with --forks: cid=N is the first clone's");
+    if (a->vsock.cid && a->forks > 0xfffffffe - a->vsock.cid + 1)
+        return bad("--vsock", "cid=N", "with --forks: the last clone's is above 4294967294");
+    if (!a->restore && seen['U'] && (!a->vsock.cid || (!a->vsock.path && !a->vsock.vhost)))
         return bad("--vsock", a->vsock.cid ? "without path=PATH" : "without cid=N",
-                   "cid=N and path=PATH");
+                   "cid=N, and path=PATH or vhost");
     if (a->balloon && a->balloon_size >= a->memory)
         return bad("--balloon", "SIZE", "as large as --memory, or larger");
     if (!a->restore && !a->kernel) {

@@ -34,6 +34,7 @@ struct args {
     uint64_t memory; /* bytes */
     uint32_t cpus;
     uint32_t boot; /* enum tn_boot_x86_proto */
+    bool say_boot; /* it was given: if auto, what is picked is said */
     enum console console;
     const char *console_path; /* CONSOLE_FILE */
     bool hugepages;

@@ -224,6 +224,8 @@ static int boot(struct microvm *m)
     r = tn_vm_init(&m->vm, &m->kvm, &m->loop, &cfg);
     free(m->kernel.bytes);
     free(m->initrd.bytes);
+    if (r >= 0)
+        say_boot(m);
     return r < 0 ? say_refused(m, r) : -1;
 }
 

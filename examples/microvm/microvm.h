@@ -76,12 +76,16 @@ void overlays_close(const struct microvm *m, char *dir);
 
 /* ---- say.c: one line on stderr each; returns the code to exit with ---- */
 
+/* Which boot protocol --boot auto has picked, where that is worth a line. */
+void say_boot(const struct microvm *m);
+
 /* Why tn_vm_init refused: what, and the limit. */
 int say_refused(const struct microvm *m, int err);
 
 /* Why a disk, a network or the socket device could not be opened. */
 int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys);
-int say_refused_net(const struct tn_vm_net_cfg *net, enum tn_tap_phase phase, int err, int sys);
+int say_refused_net(const struct tn_vm_net_cfg *net, const struct tn_vm_devices *d, int err,
+                    int sys);
 int say_refused_vsock(const struct tn_vm_vsock_cfg *vsock, int err, int sys);
 
 /* Why tn_vm_image_open failed. */

@@ -46,10 +46,20 @@ int say_refused_disk(const struct tn_vm_disk_cfg *disk, int err, int sys)
     return EXIT_INPUT;
 }
 
-int say_refused_net(const struct tn_vm_net_cfg *net, enum tn_tap_phase phase, int err, int sys)
+int say_refused_net(const struct tn_vm_net_cfg *net, const struct tn_vm_devices *d, int err,
+                    int sys)
 {
     const char *why = err == TN_ESYS ? strerror(sys) : tn_strerror(err), *hint = "";
+    enum tn_tap_phase phase = d->phase;
 
+    if (d->refused_vhost) {
+        if (err == TN_ENODEV)
+            why = "the host has no /dev/vhost-net";
+        else if (err == TN_ESYS && (sys == EPERM || sys == EACCES))
+            hint = ": it takes leave to write /dev/vhost-net";
+        fprintf(stderr, "microvm: --net: %s: vhost: %s%s\n", net->name, why, hint);
+        return EXIT_HOST;
+    }
     if (net->kind == TN_VM_NET_STREAM) {
         if (err == TN_ESYS && (sys == ENOENT || sys == ECONNREFUSED))
             hint = ": is passt running there?";
@@ -74,12 +84,32 @@ int say_refused_net(const struct tn_vm_net_cfg *net, enum tn_tap_phase phase, in
 
 int say_refused_vsock(const struct tn_vm_vsock_cfg *vsock, int err, int sys)
 {
-    const char *why = err == TN_ESYS ? strerror(sys) : tn_strerror(err);
+    const char *why = err == TN_ESYS ? strerror(sys) : tn_strerror(err), *hint = "";
 
+    if (vsock->vhost) {
+        if (err == TN_ENODEV)
+            why = "the host has no /dev/vhost-vsock";
+        else if (err == TN_EEXIST)
+            why = "another guest has this CID";
+        else if (err == TN_ESYS && (sys == EPERM || sys == EACCES))
+            hint = ": it takes leave to write /dev/vhost-vsock";
+        fprintf(stderr, "microvm: --vsock: cid=%" PRIu32 ",vhost: %s%s\n", vsock->cid, why, hint);
+        return err == TN_EEXIST ? EXIT_INPUT : EXIT_HOST;
+    }
     if (err == TN_ESYS && sys == EADDRINUSE)
         why = "there is a file of that name already";
     fprintf(stderr, "microvm: --vsock: %s: %s\n", vsock->path, why);
     return EXIT_INPUT;
+}
+
+static const char *const protocol[] = {"auto", "linux64", "pvh", "linux32"};
+
+void say_boot(const struct microvm *m)
+{
+    uint32_t proto = m->vm.board.boot.proto;
+
+    if (m->args.boot == TN_BOOT_X86_AUTO && (m->args.say_boot || proto != TN_BOOT_X86_LINUX64))
+        fprintf(stderr, "microvm: --boot auto: %s\n", protocol[proto]);
 }
 
 int say_refused(const struct microvm *m, int err)
@@ -95,8 +125,8 @@ int say_refused(const struct microvm *m, int err)
     if (m->vm.devices.refused)
         return say_refused_disk(&m->args.disk[m->vm.devices.refused - 1], err, sys);
     if (m->vm.devices.refused_net)
-        return say_refused_net(&m->args.net[m->vm.devices.refused_net - 1], m->vm.devices.phase,
-                               err, sys);
+        return say_refused_net(&m->args.net[m->vm.devices.refused_net - 1], &m->vm.devices, err,
+                               sys);
     if (m->vm.devices.refused_vsock)
         return say_refused_vsock(&m->args.vsock, err, sys);
     if (err == TN_ESYS && !m->vm.ram.ptr) {
@@ -116,7 +146,7 @@ int say_refused(const struct microvm *m, int err)
         return EXIT_INPUT;
     case TN_BOOT_X86_AT_PROTO:
         fprintf(stderr, "microvm: %s: the image does not offer the protocol of --boot %s\n",
-                m->args.kernel, m->args.boot == TN_BOOT_X86_PVH ? "pvh" : "linux64");
+                m->args.kernel, protocol[m->args.boot]);
         return EXIT_INPUT;
     case TN_BOOT_X86_AT_CMDLINE:
         fprintf(stderr, "microvm: --cmdline: %zu bytes; the kernel takes fewer\n",
@@ -291,7 +321,7 @@ int say_clone(const struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg, int k, 
     if (vm->devices.refused)
         return say_refused_disk(&cfg->disk[vm->devices.refused - 1], err, sys);
     if (vm->devices.refused_net)
-        return say_refused_net(&cfg->net[vm->devices.refused_net - 1], vm->devices.phase, err, sys);
+        return say_refused_net(&cfg->net[vm->devices.refused_net - 1], &vm->devices, err, sys);
     if (vm->devices.refused_vsock)
         return say_refused_vsock(&cfg->vsock, err, sys);
     if (vm->refused.part != TN_KVM_X86_PART_NONE) {

@@ -215,32 +215,39 @@ static int clone_names(const struct microvm *m, uint32_t k, struct tn_vm_net_cfg
 {
     const struct tn_vm_state *s = &m->image.state;
     const struct args *a = &m->args;
+    bool lacks = false;
 
     if (a->nets > 0 && a->nets != s->nets) {
         fprintf(stderr, "microvm: --net: %" PRIu32 " given, the snapshot has %" PRIu32 "\n",
                 a->nets, s->nets);
         return EXIT_USAGE;
     }
-    if ((a->vsock.path || a->vsock.cid) && !s->vsock) {
+    if ((a->vsock.path || a->vsock.vhost || a->vsock.cid) && !s->vsock) {
         fputs("microvm: --vsock: the snapshot has no socket device\n", stderr);
         return EXIT_USAGE;
     }
-    if (a->forks > 1 && ((s->nets > 0 && a->nets == 0) || (s->vsock && !a->vsock.path))) {
+    if (s->vsock) {
+        vsock->vhost = a->vsock.vhost || (!a->vsock.path && s->vsock->record.vhost);
+        lacks = vsock->vhost ? !a->vsock.cid : !a->vsock.path;
+    }
+    if (a->forks > 1 && ((s->nets > 0 && a->nets == 0) || lacks)) {
         fprintf(stderr, "microvm: --forks: each clone needs its own %s\n",
-                s->vsock && !a->vsock.path ? "--vsock path=PATH with a % in it"
-                                           : "--net, with a % in its name");
+                !lacks         ? "--net, with a % in its name"
+                : vsock->vhost ? "--vsock cid=N, which is the first one's"
+                               : "--vsock path=PATH with a % in it");
         return EXIT_USAGE;
     }
     for (uint32_t i = 0; i < s->nets; i++) {
         row[i].kind = a->nets ? a->net[i].kind : s->net[i].record.kind;
+        row[i].vhost = a->nets ? a->net[i].vhost : s->net[i].record.vhost;
         row[i].fd = -1;
         row[i].name = name[i];
         if (!name_for(name[i], PATH_MAX, a->nets ? a->net[i].name : s->net[i].record.name, k))
             return EXIT_USAGE;
     }
     if (s->vsock) {
-        vsock->cid = a->vsock.cid ? a->vsock.cid + k : 0;
-        vsock->path = path;
+        vsock->cid = a->vsock.cid ? a->vsock.cid + k : s->vsock->record.cid;
+        vsock->path = vsock->vhost ? NULL : path;
         if (!name_for(path, PATH_MAX, a->vsock.path ? a->vsock.path : s->vsock->record.path, k))
             return EXIT_USAGE;
     }

@@ -60,8 +60,9 @@ emulate() {
     : >"$l1.log"
     : >"$l1.status"
     timeout --foreground -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -nographic \
-        -no-reboot -M q35 -accel tcg,thread=multi -cpu max,+svm,-xsave -m "${L1_MEMORY:-4096}" \
-        -smp "${L1_CPUS:-1}" -kernel "$bed/6.1-cloud/vmlinuz" -initrd "$initrd" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off" \
+        -no-reboot -M q35 -accel "tcg,thread=${L1_THREAD:-multi}" -cpu max,+svm,-xsave \
+        -m "${L1_MEMORY:-4096}" -smp "${L1_CPUS:-1}" -kernel "$bed/6.1-cloud/vmlinuz" \
+        -initrd "$initrd" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off ${L1_WORDS:-}" \
         -serial "file:$l1.log" -serial "$chardev" -serial "file:$l1.status" "$@"
 }
