@@ -146,10 +146,10 @@ enum tn_vm_net_kind {
 
 struct tn_vm_net_cfg {
     uint32_t kind;              /* enum tn_vm_net_kind */
+    bool vhost;                 /* the host's kernel serves a TAP's queues: split rings, no rates */
     const char *name;           /* the interface, or the socket's path; NULL: fd */
     int fd;                     /* of a socket; the machine has a copy of its own */
     uint32_t pairs;             /* of queues, of a TAP; 0: 1 */
-    bool vhost;                 /* the host's kernel serves a TAP's queues: split rings, no rates */
     uint8_t mac[6];             /* all 0: a macvtap's own; else one is made up */
     uint16_t mtu;               /* bytes that the guest is told; 0: none */
     uint64_t hide;              /* features not to offer: TN_VIRTIO_NET_F_* */
