@@ -771,7 +771,7 @@ static bool may_do_without(const struct op *op, enum fault_kind kind, unsigned l
     case FAULT_SYSCALL:
         return what == SYS_io_uring_setup || what == SYS_io_uring_enter;
     case FAULT_ALLOC: /* digests are made by the threads that there are, if need be by one */
-        return (op->digests && what == TN_VM_IMAGE_CHUNK) || op->run == run_reaper;
+        return (op->digests && what == TN_VM_IMAGE_BATCH_) || op->run == run_reaper;
     case FAULT_THREAD:
         return op->digests || op->run == run_reaper;
     case FAULT_READ: /* of an eventfd, or of a touch: they are there the next time */
