@@ -40,8 +40,8 @@ MAKEFLAGS += --jobs=$(shell nproc)
 export BUILD FUZZ_SECONDS
 
 .PHONY: all lib examples help run test unit replay check check-layers check-common check-headers \
-        check-docs check-lint check-format format fuzz prove prove-mutants coverage bench install \
-        clean guests deps
+        check-docs check-lint check-format format fuzz prove prove-mutants coverage bench bench-net \
+        install clean guests deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -180,6 +180,9 @@ coverage: $(COVERED) guests ## line coverage per header
 
 bench: deps-bench $(BENCHES:%=$(BUILD)/bench/%) $(BUILD)/bin/microvm guests ## ratios, with budgets
 	$(Q)tests/bench/run.sh $(BENCHES)
+
+bench-net: deps-testbed ## the network beside QEMU's, in the testbed: some minutes
+	$(Q)tests/testbed/bench-net
 
 # ---- housekeeping ----
 
