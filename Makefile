@@ -40,8 +40,8 @@ MAKEFLAGS += --jobs=$(shell nproc)
 export BUILD FUZZ_SECONDS
 
 .PHONY: all lib examples help run test unit replay check check-layers check-common check-headers \
-        check-docs check-lint check-format format fuzz prove prove-mutants coverage bench bench-net \
-        install clean guests deps
+        check-docs check-lint check-format format fuzz prove prove-mutants coverage bench \
+        bench-net install clean guests deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
