@@ -907,10 +907,7 @@ static inline int tn_virtio_net_send_(struct tn_virtio_net *n, uint32_t pair,
     return r;
 }
 
-/*
- * Sends until something is missing. Returns whether that is room in the backend. When all is sent
- * the driver may be about to add more: it is asked to notify in the next turn, if there is none.
- */
+/* Sends until something is missing. Returns whether that is room in the backend. */
 static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
 {
     struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
@@ -918,7 +915,6 @@ static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
     struct tn_iov iov[TN_VIRTIO_NET_IOVS];
     struct tn_virtq_chain chain;
     uint32_t left = TN_VIRTIO_NET_TURN;
-    bool moved = false;
 
     for (;;) {
         uint64_t ns = tn_virtio_net_delay_(n, n->cfg.tx_rate, &p->tx_owed);
@@ -934,11 +930,6 @@ static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
             r = TN_EPROTO;
         if (r < 0)
             tn_virtio_net_broken_(n, r);
-        if (r == 0 && moved) {
-            p->tx_work = true;
-            tn_virtio_net_later_(n, 0);
-            return false;
-        }
         if (r < 0 || (r == 0 && !tn_virtq_notify_enable(q)))
             return false;
         if (r == 0) {
@@ -950,7 +941,6 @@ static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
             (void)tn_virtq_unpop(q, &chain);
             return true;
         }
-        moved = true;
         (void)tn_virtq_push(q, &chain, 0);
         tn_virtio_net_spend_(&left, chain.readable_len);
     }
