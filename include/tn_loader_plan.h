@@ -481,7 +481,8 @@ static inline uint64_t tn_loader_up_(uint64_t x, uint64_t align)
 }
 
 /* The highest address of an initrd's last byte, where an Image at gpa can reach it. */
-/*@ assigns \nothing; */
+/*@ requires gpa <= TN_LOADER_LIMIT;
+    assigns \nothing; */
 static inline uint64_t tn_loader_initrd_max_(uint32_t machine, uint64_t gpa)
 {
     /* booting.rst: in one window of 32 GiB with the kernel, from a multiple of 1 GiB on */
