@@ -266,10 +266,10 @@ struct tn_virtio_net_cfg {
     void (*poll)(void *ctx, uint32_t pair, bool readable, bool writable);
     /*
      * Both NULL: the device serves all queues. Else those of a pair that is in use are handed over,
-     * from tn_virtio_net_wake and nowhere else: q[0] to receive, q[1] to transmit. The backend is
-     * only told by set what the driver can do with. Returns 0; TN_ESTATE: the driver did not enable
-     * both; another error is one of the driver's, as of a broken ring. There is no filter then, so
-     * that CTRL_RX and CTRL_VLAN are not offered.
+     * if the driver enabled both, from tn_virtio_net_wake and nowhere else: q[0] to receive, q[1]
+     * to transmit. The backend is only told by set what the driver can do with. Returns 0; an error
+     * sets DEVICE_NEEDS_RESET, and leaves the queues the device's. There is no filter then, so that
+     * CTRL_RX and CTRL_VLAN are not offered.
      */
     int (*hand_over)(void *ctx, uint32_t pair, const struct tn_virtq_state q[2]);
     /*
@@ -578,7 +578,7 @@ static inline void tn_virtio_net_broken_(struct tn_virtio_net *n, int err)
     tn_virtio_net_release_all_(n);
 }
 
-/* Hands a pair over, once. */
+/* Hands a pair over, once, whose queues the driver enabled both. */
 static inline void tn_virtio_net_hand_over_(struct tn_virtio_net *n, uint32_t pair)
 {
     struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
@@ -588,12 +588,17 @@ static inline void tn_virtio_net_hand_over_(struct tn_virtio_net *n, uint32_t pa
     if (!p->rx_work || !tn_virtio_live(&n->virtio) || n->config[6] % 2u != TN_VIRTIO_NET_S_LINK_UP)
         return;
     p->rx_work = false;
-    for (uint32_t i = 0; i < 2; i++)
+    for (uint32_t i = 0; i < 2; i++) {
         tn_virtq_save(&n->queue[2 * pair + i].q, &q[i]);
+        if (q[i].started == 0)
+            return;
+    }
     r = n->cfg.hand_over(n->cfg.ctx, pair, q);
     p->away = r == 0;
-    if (r < 0)
-        tn_virtio_net_broken_(n, r);
+    if (r < 0) {
+        tn_virtio_needs_reset(&n->virtio);
+        tn_virtio_net_release_all_(n);
+    }
 }
 
 /* ---- receiving ---- */
