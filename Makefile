@@ -128,7 +128,7 @@ $(BUILD)/guests/%.bin: tests/guests/%.S tests/guests/guest.ld tests/guests/guest
 	    -Wl,-T,tests/guests/guest.ld -Wl,--oformat=binary -Iinclude -Itests/guests $< -o $@
 
 # A guest in C is an ELF kernel for whole machines.
-$(BUILD)/guests/%.elf: tests/guests/%.c | deps-build
+$(BUILD)/guests/%.elf: tests/guests/%.c $(wildcard tests/guests/*.h) | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,GUEST,$@)gcc -std=c11 -Wall -Wextra -O1 -ffreestanding -fno-pic -fno-stack-protector \
 	    -mgeneral-regs-only -mno-red-zone -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-n \

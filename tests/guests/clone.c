@@ -18,19 +18,17 @@
  *
  * All output and input is by interrupt. P pages take 3 stores each: begin, middle, end.
  */
-#include <stdint.h>
+#include "ports.h"
 
-#define UART    0x3f8
-#define CMDLINE 0x228
-#define PAGES   0x400000ul
-#define PAGE    4096ul
-#define LAPIC   0xfee00000ul
-#define IOAPIC  0xfec00000ul
-#define PIN     4u       /* the UART's, of the I/O APIC */
-#define START   0x40000u /* where the other vCPUs begin, in real mode */
-#define CPUS    4u
-#define TICK    1000000u /* of the local APIC's timer: 1 ms in KVM */
-#define PIT     2386u    /* of 1193182 Hz: 2 ms */
+#define PAGES  0x400000ul
+#define PAGE   4096ul
+#define LAPIC  0xfee00000ul
+#define IOAPIC 0xfec00000ul
+#define PIN    4u       /* the UART's, of the I/O APIC */
+#define START  0x40000u /* where the other vCPUs begin, in real mode */
+#define CPUS   4u
+#define TICK   1000000u /* of the local APIC's timer: 1 ms in KVM */
+#define PIT    2386u    /* of 1193182 Hz: 2 ms */
 
 #define V_PIC   0x20u /* 16 of them */
 #define V_TIMER 0x30u
@@ -39,24 +37,6 @@
 #define V_STRAY 0x3fu
 #define V_POST  0x40u /* + n: vCPU n has a line */
 #define VECTORS 0x50u
-
-static inline void outb(uint16_t port, uint8_t value)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t value;
-
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-    return value;
-}
-
-static inline void lapic(uint32_t reg, uint32_t value)
-{
-    *(volatile uint32_t *)(LAPIC + reg) = value;
-}
 
 static inline void eoi(void)
 {

@@ -10,18 +10,11 @@
  * What is at STOP, which the host may change while the machine stands still, makes it sleep for
  * good: 1 after ',', 2 after ':'.
  */
-#include <stdint.h>
+#include "ports.h"
 
-#define UART    0x3f8
-#define CMDLINE 0x228
-#define STOP    0x3ff000ul
-#define PAGES   0x400000ul
-#define PAGE    4096u
-
-static inline void outb(uint16_t port, uint8_t value)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(value), "d"(port));
-}
+#define STOP  0x3ff000ul
+#define PAGES 0x400000ul
+#define PAGE  4096u
 
 static inline void stop_if(uint64_t n)
 {

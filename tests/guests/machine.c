@@ -10,38 +10,10 @@
  *   echo          print what is received, until 'q'; then off
  *   ram           print the end of RAM below 4 GiB and above; then off
  */
-#include <stdint.h>
+#include "polled.h"
 
-#define UART    0x3f8
 #define E820_AT 0x2d0
 #define E820_N  0x1e8
-#define CMDLINE 0x228
-
-static inline void outb(uint16_t port, uint8_t value)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t value;
-
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-    return value;
-}
-
-static void put(char c)
-{
-    while (!(inb(UART + 5) & 0x20))
-        ;
-    outb(UART, (uint8_t)c);
-}
-
-static void print(const char *s)
-{
-    while (*s)
-        put(*s++);
-}
 
 static void print_hex(uint64_t n)
 {
@@ -56,11 +28,6 @@ static int is(const char *word, const char *other)
         other++;
     }
     return *word == *other;
-}
-
-static void power_off(void)
-{
-    outb(0x601, 5 << 2 | 1 << 5); /* SLP_TYP 5, SLP_EN */
 }
 
 static void echo(void)

@@ -16,14 +16,10 @@
  * All but the last then switch the machine off. What devices write to lies from SANDBOX on, so that
  * a machine whose devices only know the RAM from there on cannot hurt the guest's own code.
  */
-#include <stdint.h>
+#include "mmio.h"
+#include "polled.h"
 
-#define UART    0x3f8
-#define CMDLINE 0x228
-#define WINDOW  0xd0000000ul
-#define STRIDE  0x1000ul
 #define WINDOWS 32u
-#define GSI     16u
 #define GSIS    8u
 #define VECTOR  0x40u
 #define SANDBOX 0x400000ul
@@ -31,89 +27,9 @@
 #define RAM_END 0x1000000ul
 #define SIZE    8u /* descriptors of a queue */
 
-#define MAGIC_REG     0x000
-#define DEVICE_ID     0x008
-#define DRIVER_FEAT   0x020
-#define DRIVER_SEL    0x024
-#define QUEUE_SEL     0x030
-#define QUEUE_NUM     0x038
-#define QUEUE_READY   0x044
-#define QUEUE_NOTIFY  0x050
-#define INTERRUPT     0x060
-#define INTERRUPT_ACK 0x064
-#define STATUS        0x070
-#define QUEUE_DESC    0x080
-#define QUEUE_DRIVER  0x090
-#define QUEUE_DEVICE  0x0a0
-#define CONFIG        0x100
-
-static inline void outb(uint16_t port, uint8_t value)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t value;
-
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-    return value;
-}
-
-static void put(char c)
-{
-    while (!(inb(UART + 5) & 0x20))
-        ;
-    outb(UART, (uint8_t)c);
-}
-
-static void print(const char *s)
-{
-    while (*s)
-        put(*s++);
-}
-
-static void number(uint64_t n)
-{
-    char text[24];
-    int i = 23;
-
-    text[i] = 0;
-    do
-        text[--i] = (char)('0' + n % 10);
-    while (n /= 10);
-    print(text + i);
-}
-
-static void power_off(void)
-{
-    outb(0x601, 5 << 2 | 1 << 5); /* SLP_TYP 5, SLP_EN */
-}
-
-static void check(int ok, uint64_t line)
-{
-    if (ok)
-        return;
-    print("bad ");
-    number(line);
-    put('\n');
-    power_off();
-}
-#define CHECK(ok) check((ok) != 0, __LINE__)
-
 static int received(void)
 {
     return inb(UART + 5) & 1 ? (inb(UART), 1) : 0;
-}
-
-static inline uint32_t rd(uint32_t dev, uint32_t reg)
-{
-    return *(volatile uint32_t *)(WINDOW + dev * STRIDE + reg);
-}
-
-static inline void wr(uint32_t dev, uint32_t reg, uint32_t value)
-{
-    *(volatile uint32_t *)(WINDOW + dev * STRIDE + reg) = value;
 }
 
 /* ---- interrupts ---- */
@@ -122,11 +38,6 @@ static struct {
     volatile uint32_t queue, config, spurious;
 } irqs[WINDOWS + 1];
 static uint32_t devices;
-
-static void lapic(uint32_t reg, uint32_t value)
-{
-    *(volatile uint32_t *)(0xfee00000ul + reg) = value;
-}
 
 static void on_gsi(uint32_t line)
 {
@@ -192,12 +103,6 @@ static void interrupts(void)
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
     lapic(0xf0, 0x1ff); /* on; the spurious vector */
-}
-
-/* Interrupts are off but in here: no wake-up between a look and the halt is lost. */
-static inline void halt(void)
-{
-    __asm__ volatile("sti; hlt; cli" : : : "memory");
 }
 
 /* ---- a good driver ---- */

@@ -23,15 +23,11 @@
  * What devices write to lies from SANDBOX on, as in virtio.c. Every second time a good driver takes
  * all features that help it, else none but the rings'.
  */
-#include <stdint.h>
+#include "mmio.h"
+#include "polled.h"
 
-#define UART    0x3f8
-#define CMDLINE 0x228
-#define WINDOW  0xd0000000ul
-#define STRIDE  0x1000ul
 #define DEVICES 4u
 #define QUEUES  5u
-#define GSI     16u
 #define PIN     4u /* the UART's */
 #define VECTOR  0x40u
 #define SANDBOX 0x400000ul
@@ -43,24 +39,6 @@
 #define RAM_END 0x1000000ul
 #define SIZE    32u /* descriptors of the good driver's queues */
 #define FRAMES  40u
-
-#define MAGIC_REG     0x000
-#define DEVICE_ID     0x008
-#define DEVICE_FEAT   0x010
-#define DEVICE_SEL    0x014
-#define DRIVER_FEAT   0x020
-#define DRIVER_SEL    0x024
-#define QUEUE_SEL     0x030
-#define QUEUE_NUM     0x038
-#define QUEUE_READY   0x044
-#define QUEUE_NOTIFY  0x050
-#define INTERRUPT     0x060
-#define INTERRUPT_ACK 0x064
-#define STATUS        0x070
-#define QUEUE_DESC    0x080
-#define QUEUE_DRIVER  0x090
-#define QUEUE_DEVICE  0x0a0
-#define CONFIG        0x100
 
 #define NET     1u
 #define BALLOON 5u
@@ -74,70 +52,6 @@
 #define D_NEXT     1u
 #define D_WRITE    2u
 #define D_INDIRECT 4u
-
-static inline void outb(uint16_t port, uint8_t value)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t value;
-
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-    return value;
-}
-
-static void put(char c)
-{
-    while (!(inb(UART + 5) & 0x20))
-        ;
-    outb(UART, (uint8_t)c);
-}
-
-static void print(const char *s)
-{
-    while (*s)
-        put(*s++);
-}
-
-static void number(uint64_t n)
-{
-    char text[24];
-    int i = 23;
-
-    text[i] = 0;
-    do
-        text[--i] = (char)('0' + n % 10);
-    while (n /= 10);
-    print(text + i);
-}
-
-static void power_off(void)
-{
-    outb(0x601, 5 << 2 | 1 << 5); /* SLP_TYP 5, SLP_EN */
-}
-
-static void check(int ok, uint64_t line)
-{
-    if (ok)
-        return;
-    print("bad ");
-    number(line);
-    put('\n');
-    power_off();
-}
-#define CHECK(ok) check((ok) != 0, __LINE__)
-
-static inline uint32_t rd(uint32_t dev, uint32_t reg)
-{
-    return *(volatile uint32_t *)(WINDOW + dev * STRIDE + reg);
-}
-
-static inline void wr(uint32_t dev, uint32_t reg, uint32_t value)
-{
-    *(volatile uint32_t *)(WINDOW + dev * STRIDE + reg) = value;
-}
 
 static inline volatile uint8_t *at8(uint64_t at)
 {
@@ -179,11 +93,6 @@ static uint32_t queues_of(uint32_t dev)
 }
 
 /* ---- interrupts ---- */
-
-static void lapic(uint32_t reg, uint32_t value)
-{
-    *(volatile uint32_t *)(0xfee00000ul + reg) = value;
-}
 
 static void on_device(void)
 {
@@ -255,12 +164,6 @@ static void interrupts(void)
     lapic(0xf0, 0x1ff);   /* on; the spurious vector */
     outb(UART + 4, 0x0b); /* interrupts reach the pin */
     outb(UART + 1, 1);    /* when a byte was received */
-}
-
-/* Interrupts are off but in here: no wake-up between a look and the halt is lost. */
-static inline void halt(void)
-{
-    __asm__ volatile("sti; hlt; cli" : : : "memory");
 }
 
 static uint8_t receive(void)
