@@ -232,6 +232,7 @@ struct tn_virtio_net_pair {
     struct tn_net_hdr hdr; /* of the frame that waits */
     bool rx_work;          /* to be served in the next turn */
     bool tx_work;
+    bool tx_look;  /* to be looked at in the next turn, since notifications are off */
     bool starved;  /* receiving waits for the driver's notification */
     bool dead;     /* the backend will bring no more frames */
     bool away;     /* handed over */
@@ -912,7 +913,10 @@ static inline int tn_virtio_net_send_(struct tn_virtio_net *n, uint32_t pair,
     return r;
 }
 
-/* Sends until something is missing. Returns whether that is room in the backend. */
+/*
+ * Sends until something is missing. Returns whether that is room in the backend. When all is sent
+ * the driver may be about to add more: it is asked to notify in the next turn, if there is none.
+ */
 static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
 {
     struct tn_virtio_net_pair *p = &n->cfg.pair[pair];
@@ -920,6 +924,7 @@ static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
     struct tn_iov iov[TN_VIRTIO_NET_IOVS];
     struct tn_virtq_chain chain;
     uint32_t left = TN_VIRTIO_NET_TURN;
+    bool moved = false;
 
     for (;;) {
         uint64_t ns = tn_virtio_net_delay_(n, n->cfg.tx_rate, &p->tx_owed);
@@ -935,6 +940,11 @@ static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
             r = TN_EPROTO;
         if (r < 0)
             tn_virtio_net_broken_(n, r);
+        if (r == 0 && moved) {
+            p->tx_look = true;
+            tn_virtio_net_later_(n, 0);
+            return false;
+        }
         if (r < 0 || (r == 0 && !tn_virtq_notify_enable(q)))
             return false;
         if (r == 0) {
@@ -946,6 +956,7 @@ static inline bool tn_virtio_net_chains_(struct tn_virtio_net *n, uint32_t pair)
             (void)tn_virtq_unpop(q, &chain);
             return true;
         }
+        moved = true;
         (void)tn_virtq_push(q, &chain, 0);
         tn_virtio_net_spend_(&left, chain.readable_len);
     }
@@ -957,6 +968,7 @@ static inline void tn_virtio_net_tx_(struct tn_virtio_net *n, uint32_t pair)
     bool live = tn_virtio_live(&n->virtio), writable = false;
 
     p->tx_work = false;
+    p->tx_look = false;
     if (live) {
         tn_virtq_notify_disable(&n->queue[2 * pair + 1].q);
         writable = tn_virtio_net_chains_(n, pair);
@@ -1284,7 +1296,7 @@ TN_API void tn_virtio_net_wake(struct tn_virtio_net *n)
     for (uint32_t i = 0; i < n->active && n->cfg.hand_over; i++)
         tn_virtio_net_hand_over_(n, i);
     for (uint32_t i = 0; i < n->active && !n->cfg.hand_over; i++) {
-        if (n->cfg.pair[i].tx_work)
+        if (n->cfg.pair[i].tx_work || n->cfg.pair[i].tx_look)
             tn_virtio_net_tx_(n, i);
         if (n->cfg.pair[i].rx_work)
             tn_virtio_net_rx_(n, i);
