@@ -15,6 +15,7 @@ CFLAGS ?= -O2 -g
 ALL     = -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude $(CFLAGS) \
             -MMD -MP -MT $@ -MF $(BUILD)/dep/$(subst /,_,$@).d
 LIBS   := -pthread
+FDT    :=
 ifneq ($(STATIC),)
 LIBS   += -static
 endif
@@ -64,8 +65,10 @@ $(BUILD)/tenon.o: lib/tenon.c | deps-build
 $(BUILD)/libtenon.a: $(BUILD)/tenon.o
 	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $<
 
-$(BUILD)/tenon.pc: lib/tenon.pc.in Makefile
-	$(Q)mkdir -p $(@D) && sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+# Whoever links with a libtenon.a that has tn_fdt in it links with libfdt too.
+$(BUILD)/tenon.pc: lib/tenon.pc.in $(BUILD)/tenon.o Makefile
+	$(Q)fdt=$$($(CROSS)nm -u $(BUILD)/tenon.o | sed -n 's/.* fdt_create$$/ -lfdt/p') && \
+	    sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' -e "s|@FDT@|$$fdt|" $< > $@
 
 $(BUILD)/bin/microvm: $(patsubst examples/%.c,$(BUILD)/%.o,$(wildcard examples/microvm/*.c))
 	$(Q)mkdir -p $(@D)
@@ -79,41 +82,46 @@ $(BUILD)/bin/%: examples/%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CC,$@)$(CC) $(ALL) $< -o $@ $(LIBS)
 
+# Only what uses tn_fdt links with libfdt.
+$(BUILD)/%/fdt: FDT := -lfdt
+
 # The same test, plain and optimised by gcc, and with sanitizers by clang.
 $(BUILD)/test/%: tests/test_%.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CC,$@)$(CC) $(ALL) -Itests $< -o $@ -lcmocka $(LIBS)
+	$(call say,CC,$@)$(CC) $(ALL) -Itests $< -o $@ -lcmocka $(LIBS) $(FDT)
 
 $(BUILD)/asan/%: tests/test_%.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Itests $< -o $@ -lcmocka $(LIBS)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Itests $< -o $@ -lcmocka $(LIBS) $(FDT)
 
 $(BUILD)/tsan/%: tests/test_%.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=thread -Itests $< -o $@ -lcmocka $(LIBS)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=thread -Itests $< -o $@ -lcmocka \
+	    $(LIBS) $(FDT)
 
 $(BUILD)/msan/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=memory -Ifuzz $(filter %.c,$^) -o $@
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=memory -Ifuzz $(filter %.c,$^) -o $@ \
+	    $(FDT)
 
 $(BUILD)/replay/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Ifuzz $(filter %.c,$^) -o $@
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Ifuzz $(filter %.c,$^) -o $@ $(FDT)
 
 $(BUILD)/fuzz/%: fuzz/fuzz_%.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,FUZZER,$@)$(CLANG) $(ALL) -O1 -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=all -Ifuzz $< -o $@
+	    -fno-sanitize-recover=all -Ifuzz $< -o $@ $(FDT)
 
 $(BUILD)/cov/%: tests/test_%.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Itests \
-	    $< -o $@ -lcmocka $(LIBS)
+	    $< -o $@ -lcmocka $(LIBS) $(FDT)
 
 $(BUILD)/covfuzz/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
 	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Ifuzz \
-	    $(filter %.c,$^) -o $@
+	    $(filter %.c,$^) -o $@ $(FDT)
 
 # As a VMM of many machines is best built; its memory is measured.
 $(BUILD)/bench/fork: LIBS += -static

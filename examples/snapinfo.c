@@ -122,7 +122,7 @@ static void print_machine(const struct tn_vm_state *s)
         printf("at 0x%" PRIx64 "\n", m->genid_gpa);
     else
         printf("none: it cannot be cloned\n");
-    print_time(s->time.realtime_ns);
+    print_time(s->arch.time.realtime_ns);
 }
 
 static void print_disks(const struct tn_vm_state *s)

@@ -23,7 +23,8 @@ static void make_state(struct tn_vm_state *s, uint32_t cpus, uint32_t disks, uin
     struct tn_vm_state_count_ n = {disks, flags >> 6 & 1, flags >> 7 & 1, flags >> 7 & 1};
 
     memset(s, 0, sizeof(*s));
-    FZ_ASSERT(tn_vm_state_alloc_(s, cpus, &n, cpus * 576) == TN_OK);
+    FZ_ASSERT(tn_vm_state_alloc_(s, &n) == TN_OK);
+    FZ_ASSERT(tn_vm_x86_state_alloc_(&s->arch, cpus, cpus * 576) == TN_OK);
     for (uint32_t i = 0; i < n.nets; i++) {
         s->net[i].mmio.version = TN_VIRTIO_MMIO_RECORD;
         s->net[i].model.version = TN_VIRTIO_NET_VERSION;
@@ -40,18 +41,19 @@ static void make_state(struct tn_vm_state *s, uint32_t cpus, uint32_t disks, uin
         s->balloon->model.virtio.version = TN_VIRTIO_VERSION;
     }
     s->machine.memory = RAM;
+    s->machine.cpus = cpus;
     s->machine.flags = flags & TN_VM_MACHINE_FLAGS;
     s->machine.genid_gpa = TN_VM_X86_GENID_GPA;
     for (uint32_t i = 0; i < cpus; i++) {
-        (void)tn_vm_state_give_(s, i, i * 576, 576);
-        s->cpu[i].cpuid.nent = 2;
-        s->cpu[i].msr_count = 3;
-        s->cpu[i].xsave_len = 576;
+        (void)tn_vm_x86_state_give_(&s->arch, i, i * 576, 576);
+        s->arch.cpu[i].cpuid.nent = 2;
+        s->arch.cpu[i].msr_count = 3;
+        s->arch.cpu[i].xsave_len = 576;
     }
     for (uint32_t i = 0; i < 3; i++)
-        s->chips.chip[i].chip_id = i;
-    s->uart.version = TN_UART_VERSION;
-    s->i8042.version = TN_I8042_VERSION;
+        s->arch.chips.chip[i].chip_id = i;
+    s->arch.uart.version = TN_UART_VERSION;
+    s->arch.i8042.version = TN_I8042_VERSION;
     s->hvc_mmio.version = s->rng_mmio.version = TN_VIRTIO_MMIO_RECORD;
     s->hvc.version = TN_VIRTIO_CONSOLE_VERSION;
     s->rng.version = TN_VIRTIO_RNG_VERSION;

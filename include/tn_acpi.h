@@ -6,7 +6,8 @@
  *   Writes RSDP, XSDT, FADT, MADT and DSDT into one buffer: hardware-reduced ACPI, the CPUs, one
  *   I/O APIC whose pins are the global interrupts 0 to 23, registers for reset and power off, and
  *   in the DSDT the processors, \_S5 and whatever AML the caller adds. Helpers describe in that AML
- *   a serial port, a virtio-mmio device, a VM generation id and a generic event device.
+ *   a serial port, a virtio-mmio device, a VM generation id, a power button and a generic event
+ *   device.
  *
  * USAGE
  *   static uint8_t tables[64 * 1024];
@@ -39,7 +40,8 @@
  *   ACPI data, and gives the kernel cfg.gpa, where the RSDP lies, in its boot parameters; a kernel
  *   that is told nothing searches 0xe0000 to 0xfffff for it.
  *   A generation id is 16 random bytes, written before the guest starts; who clones the guest, or
- *   runs a saved state of it again, writes 16 others and raises the interrupt of its event.
+ *   runs a saved state of it again, writes 16 others and raises the interrupt of its event. The
+ *   edge of the power button's event is one press.
  *   The machine serves the registers that it names here, one byte each: a write for which
  *   tn_acpi_is_s5 holds to the sleep control register is power off; the sleep status register
  *   reads 0 and ignores writes; a write of reset_value to the reset register is a reset.
@@ -58,8 +60,8 @@
  *
  * SPEC
  *   ACPI 6.5: 5.2.5.3 RSDP, 5.2.6 headers, 5.2.8 XSDT, 5.2.9 FADT, 5.2.12 MADT, 5.2.11.1 DSDT,
- *   4.8.3.7 sleep registers, 4.8.3.6 reset register, 5.6.9 generic event device, 7.4.2 \_Sx,
- *   8.4 processors. Microsoft's Virtual Machine Generation ID (2012).
+ *   4.8.3.7 sleep registers, 4.8.3.6 reset register, 4.8.2.2.1.2 power button, 5.6.9 generic
+ *   event device, 7.4.2 \_Sx, 8.4 processors. Microsoft's Virtual Machine Generation ID (2012).
  *
  * LIMITS
  *   254 CPUs with 8-bit APIC ids; no PIC, PIT, power management timer, fixed buttons, NUMA, PCI.
@@ -206,6 +208,12 @@ TN_API void tn_acpi_aml_vmgenid(struct tn_aml *a, uint64_t gpa);
 #define TN_ACPI_VMGENID_SIZE 16u
 
 /*
+ * Describes a power button as device PWRB: the guest is told that somebody pressed it by the event
+ * TN_ACPI_PRESSED, as by tn_acpi_aml_ged. It belongs into the scope \_SB. (4.8.2.2.1.2)
+ */
+TN_API void tn_acpi_aml_power_button(struct tn_aml *a);
+
+/*
  * An event: the edge of an interrupt, from low to high, notifies a device. (5.6.6)
  */
 struct tn_acpi_event {
@@ -215,6 +223,7 @@ struct tn_acpi_event {
 };
 
 #define TN_ACPI_CHANGED 0x80u /* a generation id */
+#define TN_ACPI_PRESSED 0x80u /* a power button */
 #define TN_ACPI_EVENTS  24u   /* at most: the pins of the I/O APIC */
 
 /*
@@ -701,6 +710,14 @@ TN_API void tn_acpi_aml_vmgenid(struct tn_aml *a, uint64_t gpa)
     tn_aml_integer(a, gpa & UINT32_MAX);
     tn_aml_integer(a, gpa >> 32);
     tn_aml_end(a);
+    tn_aml_end(a);
+}
+
+TN_API void tn_acpi_aml_power_button(struct tn_aml *a)
+{
+    tn_aml_device_begin(a, "PWRB");
+    tn_aml_hid(a, "PNP0C0C");
+    tn_aml_uid(a, 0);
     tn_aml_end(a);
 }
 

@@ -99,6 +99,8 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#ifdef __x86_64__
+
 #include "tn_boot_x86.h"
 #include "tn_kvm.h"
 
@@ -942,4 +944,5 @@ TN_API int tn_kvm_x86_set_clock(struct tn_kvm_vm *vm, const struct kvm_clock_dat
 #ifdef __cplusplus
 }
 #endif
+#endif /* __x86_64__ */
 #endif

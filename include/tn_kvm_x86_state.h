@@ -126,6 +126,8 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#ifdef __x86_64__
+
 #include "tn_kvm.h"
 #include "tn_kvm_x86.h"
 
@@ -1495,4 +1497,5 @@ TN_API int tn_kvm_x86_state_check(const struct tn_kvm_x86_host *host,
 #ifdef __cplusplus
 }
 #endif
+#endif /* __x86_64__ */
 #endif

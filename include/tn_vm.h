@@ -38,7 +38,7 @@
  *   tn_vm_close(&vm);
  *
  * COMPOSITION
- *   Glue over tn_hostmem, tn_mem, tn_kvm, the architecture's board (tn_vm_x86) and the virtio
+ *   Glue over tn_hostmem, tn_mem, tn_kvm, the architecture's board (tn_vm_arch) and the virtio
  *   devices (tn_vm_devices). The modules can all be used without it.
  *
  * GUEST TRUST
@@ -59,7 +59,7 @@
  *
  * LIMITS
  *   tn_vm_init sets a handler that does nothing for cfg.signal where there is none. A graceful
- *   shutdown is ctrl-alt-del, which a guest may ignore.
+ *   shutdown is a request, which a guest may ignore.
  */
 #ifndef TN_VM_H
 #define TN_VM_H
@@ -113,13 +113,12 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 
 #include "tn_hostmem.h"
 #include "tn_kvm.h"
-#include "tn_kvm_x86_state.h"
 #include "tn_loop.h"
 #include "tn_mem.h"
 #include "tn_uffd.h"
+#include "tn_vm_arch.h"
 #include "tn_vm_board.h"
 #include "tn_vm_devices.h"
-#include "tn_vm_x86.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -180,14 +179,6 @@ struct tn_vm_base {
     uint64_t *set; /* pages written since */
 };
 
-struct tn_vm_cpu {
-    struct tn_vm *vm;
-    struct tn_kvm_vcpu vcpu;
-    pthread_t thread;
-    bool joinable;
-    uint32_t hint[2]; /* where the last port and the last MMIO access were found */
-};
-
 struct tn_vm {
     bool open; /* between init and close */
     struct tn_kvm *kvm;
@@ -195,9 +186,9 @@ struct tn_vm {
     struct tn_hostmem ram; /* all of it, one range behind the other */
     struct tn_uffd *lazy;  /* what fills it on first touch; NULL: it is there */
     struct tn_mem mem;
-    struct tn_mem_region region[TN_VM_X86_RAM];
-    uint64_t *dirty[TN_VM_X86_RAM]; /* with track_dirty: a bit for each page that the host wrote */
-    struct tn_vm_x86 board;
+    struct tn_mem_region region[TN_VM_ARCH_RAM];
+    uint64_t *dirty[TN_VM_ARCH_RAM]; /* with track_dirty: a bit for each page that the host wrote */
+    struct tn_vm_arch board;
     struct tn_vm_devices devices;
     struct tn_vm_cpu *cpu;
     uint32_t cpus;
@@ -208,11 +199,11 @@ struct tn_vm {
     const struct tn_vm_image *image;   /* what it is a clone of; NULL: it was booted */
     const struct tn_vm_state *from;    /* the image's */
     bool stopped_clock;                /* its time stood still since the save */
-    uint32_t vcpu_flags;               /* of tn_kvm_x86_vcpu_restore, for the next state */
+    uint32_t vcpu_flags;               /* of tn_vm_arch_state_cpus, for the next state */
     bool torn;                         /* a reset failed half-way: it is not to run */
     bool restored;                     /* KVM's objects have been given a state already */
     bool fresh;                        /* no instruction has run since it was made, or restored */
-    struct tn_kvm_x86_refused refused; /* what KVM did not take of a state */
+    struct tn_vm_arch_refused refused; /* what KVM did not take of a state */
 
     pthread_mutex_t state_lock; /* guards what follows */
     pthread_cond_t state_cond;  /* state, live or parked changed */
@@ -229,7 +220,7 @@ struct tn_vm {
  * an error that leaves nothing behind:
  *   TN_EINVAL  memory, cpus or boot outside the limits
  *   TN_ESYS    the host refuses memory, a VM, a vCPU, a descriptor
- *   else what tn_boot_x86_load returned, vm->board.info has where and the detail; or, for the disk
+ *   else what tn_boot_x86_load or tn_boot_arm64_load returned, vm->board.info has where and the detail; or, for the disk
  *   vm->devices.refused - 1, what tn_file_init or tn_file_overlay_init did.
  */
 TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
@@ -254,11 +245,19 @@ TN_API int tn_vm_pause(struct tn_vm *vm);
 TN_API int tn_vm_resume(struct tn_vm *vm);
 
 /*
- * Asks the guest to shut down, and returns; the guest may take its time, or ignore it. 0;
- * TN_ESTATE unless RUNNING, or when the guest has turned its keyboard off; TN_ENOSPC when it has
- * not read earlier keys.
+ * Presses the guest's power button, and returns; a guest that is set up to hear it shuts down and
+ * powers off, in its own time. One that is not, and one without ACPI, ignores it. 0; TN_ESTATE
+ * unless RUNNING; TN_ESYS: KVM refuses the interrupt.
  */
 TN_API int tn_vm_shutdown(struct tn_vm *vm);
+
+/*
+ * Types ctrl-alt-del, and returns; most guests restart then, in order where they are set up so,
+ * else at once, and the machine ends with TN_VM_RESET. 0; TN_ESTATE unless RUNNING, or when the
+ * guest has turned its keyboard off; TN_ENOSPC when it has not read earlier keys; TN_EUNSUP: the
+ * machine has no keyboard (arm64).
+ */
+TN_API int tn_vm_ctrl_alt_del(struct tn_vm *vm);
 
 /*
  * Ends the machine now, and returns; the reason is TN_VM_KILLED unless another came first. Nothing
@@ -480,7 +479,7 @@ static inline void *tn_vm_cpu_main_(void *arg)
             end.sys_errno = errno;
         } else if (e.kind == TN_KVM_EXIT_IO || e.kind == TN_KVM_EXIT_MMIO) {
             whole = false;
-            end.reason = tn_vm_x86_access(&vm->board, &e, cpu->hint);
+            end.reason = tn_vm_arch_access(&vm->board, &e, cpu->hint);
         } else if (e.kind != TN_KVM_EXIT_INTERRUPTED && e.kind != TN_KVM_EXIT_AGAIN) {
             tn_vm_exit_(&e, &end);
         }
@@ -544,12 +543,12 @@ static inline int tn_vm_open_(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_lo
 /* Puts vm->ram, which is mapped, to where the guest has it; with track, host writes are marked. */
 static inline int tn_vm_ram_(struct tn_vm *vm, bool track)
 {
-    struct tn_loader_range ram[TN_VM_X86_RAM];
+    struct tn_loader_range ram[TN_VM_ARCH_RAM];
     uint64_t at = 0;
-    int n = tn_vm_x86_ram(vm->ram.size, ram);
+    int n = tn_vm_arch_ram(vm->ram.size, ram);
     int r = n < 0 ? n : TN_OK;
 
-    tn_mem_init(&vm->mem, vm->region, TN_VM_X86_RAM);
+    tn_mem_init(&vm->mem, vm->region, TN_VM_ARCH_RAM);
     for (int i = 0; r >= 0 && i < n; at += ram[i++].size) {
         r = tn_mem_add(&vm->mem, ram[i].gpa, vm->ram.ptr + at, ram[i].size);
         if (r < 0 || !track)
@@ -560,12 +559,11 @@ static inline int tn_vm_ram_(struct tn_vm *vm, bool track)
     return r;
 }
 
-/* RAM, and what lies in it before the first instruction. */
 static inline int tn_vm_memory_(struct tn_vm *vm, const struct tn_vm_cfg *cfg)
 {
-    struct tn_loader_range ram[TN_VM_X86_RAM];
+    struct tn_loader_range ram[TN_VM_ARCH_RAM];
     struct tn_hostmem_cfg pages;
-    int r = tn_vm_x86_ram(cfg->memory, ram);
+    int r = tn_vm_arch_ram(cfg->memory, ram);
 
     if (r < 0)
         return r;
@@ -574,9 +572,7 @@ static inline int tn_vm_memory_(struct tn_vm *vm, const struct tn_vm_cfg *cfg)
     pages.huge = cfg->huge;
     pages.name = "tenon-ram";
     r = tn_hostmem_init(&vm->ram, &pages);
-    if (r >= 0)
-        r = tn_vm_ram_(vm, cfg->track_dirty);
-    return r < 0 ? r : tn_vm_x86_load(&vm->board, &vm->mem, cfg);
+    return r < 0 ? r : tn_vm_ram_(vm, cfg->track_dirty);
 }
 
 /* KVM's objects; the slots come before the interrupt chips, which is 7 ms faster on some hosts. */
@@ -587,8 +583,9 @@ static inline int tn_vm_kvm_(struct tn_vm *vm, uint32_t cpus)
     for (uint32_t i = 0; r >= 0 && i < vm->mem.count; i++)
         r = tn_kvm_set_slot(&vm->kvm_vm, i, vm->mem.region[i].gpa, vm->mem.region[i].size,
                             vm->mem.region[i].host, vm->dirty[i] ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+    vm->board.cpus = cpus;
     if (r >= 0)
-        r = tn_vm_x86_irqchip(&vm->board, &vm->kvm_vm);
+        r = tn_vm_arch_irqchip(&vm->board, &vm->kvm_vm);
     if (r < 0)
         return r;
     vm->cpu = (struct tn_vm_cpu *)calloc(cpus, sizeof(*vm->cpu));
@@ -604,7 +601,7 @@ static inline int tn_vm_kvm_(struct tn_vm *vm, uint32_t cpus)
         vm->cpus = i + 1;
         pthread_mutex_unlock(&vm->state_lock);
     }
-    vm->vcpu_flags = TN_KVM_X86_FRESH;
+    vm->vcpu_flags = TN_VM_ARCH_FRESH;
     return r;
 }
 
@@ -612,11 +609,11 @@ static inline int tn_vm_devices_(struct tn_vm *vm, const struct tn_vm_cfg *cfg,
                                  struct tn_loop *loop)
 {
     struct tn_vm_place place;
-    int r = tn_vm_x86_devices(&vm->board, cfg, loop);
+    int r = tn_vm_arch_devices(&vm->board, cfg, loop);
 
     if (r < 0)
         return r;
-    tn_vm_x86_place(&vm->board, &place);
+    tn_vm_arch_place(&vm->board, &place);
     place.ram = &vm->ram;
     place.lazy = vm->lazy != NULL;
     return tn_vm_devices_init(&vm->devices, cfg, &vm->mem, loop, &place);
@@ -639,14 +636,16 @@ TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop
     int r = tn_vm_open_(vm, kvm, loop, cfg->signal);
 
     if (r >= 0 &&
-        (cpus > TN_VM_X86_MAX_CPUS || cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
+        (cpus > TN_VM_ARCH_MAX_CPUS || cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
         r = TN_EINVAL;
     if (r >= 0)
         r = tn_vm_memory_(vm, cfg);
     if (r >= 0)
         r = tn_vm_kvm_(vm, cpus);
+    if (r >= 0)
+        r = tn_vm_arch_load(&vm->board, &vm->mem, cfg);
     for (uint32_t i = 0; r >= 0 && i < cpus; i++)
-        r = tn_vm_x86_vcpu(&vm->board, kvm, &vm->cpu[i].vcpu);
+        r = tn_vm_arch_vcpu(&vm->board, kvm, &vm->cpu[i].vcpu);
     if (r >= 0)
         r = tn_vm_devices_(vm, cfg, loop);
     return r < 0 ? tn_vm_undo_(vm, r) : TN_OK;
@@ -756,7 +755,14 @@ TN_API int tn_vm_shutdown(struct tn_vm *vm)
 {
     if (tn_vm_state_read(vm) != TN_VM_RUNNING)
         return TN_ESTATE;
-    return tn_vm_x86_shutdown(&vm->board);
+    return tn_vm_arch_shutdown(&vm->board);
+}
+
+TN_API int tn_vm_ctrl_alt_del(struct tn_vm *vm)
+{
+    if (tn_vm_state_read(vm) != TN_VM_RUNNING)
+        return TN_ESTATE;
+    return tn_vm_arch_ctrl_alt_del(&vm->board);
 }
 
 TN_API int tn_vm_kill(struct tn_vm *vm)
@@ -858,7 +864,7 @@ static inline void tn_vm_close_front_(struct tn_vm *vm, struct tn_vm_rest *rest)
     (void)tn_vm_kill(vm);
     tn_vm_join_(vm);
     tn_vm_devices_close(&vm->devices);
-    tn_vm_x86_close(&vm->board);
+    tn_vm_arch_close(&vm->board);
     if (vm->lazy) /* it reads the image, which may be closed after this */
         tn_uffd_close(vm->lazy);
     free(vm->lazy);
@@ -868,7 +874,7 @@ static inline void tn_vm_close_front_(struct tn_vm *vm, struct tn_vm_rest *rest)
     rest->cpus = vm->cpus;
     rest->ram = vm->ram;
     rest->golden = vm->golden;
-    for (uint32_t i = 0; i < TN_VM_X86_RAM; i++)
+    for (uint32_t i = 0; i < TN_VM_ARCH_RAM; i++)
         free(vm->dirty[i]);
     tn_vm_base_close_(vm->base);
     pthread_cond_destroy(&vm->state_cond);

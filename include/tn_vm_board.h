@@ -101,6 +101,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "tn_kvm.h"
 #include "tn_loop.h"
 #include "tn_rate.h"
 #include "tn_uart.h"
@@ -203,6 +204,17 @@ struct tn_vm_cfg {
     const struct tn_vm_net_cfg *net;
     struct tn_vm_vsock_cfg vsock;
     uint64_t balloon_size; /* bytes at first, a multiple of 4096 */
+};
+
+struct tn_vm;
+
+/* A vCPU of a machine, and its thread. */
+struct tn_vm_cpu {
+    struct tn_vm *vm;
+    struct tn_kvm_vcpu vcpu;
+    pthread_t thread;
+    bool joinable;
+    uint32_t hint[2]; /* where the last port and the last MMIO access were found */
 };
 
 #define TN_VM_CONSOLE_LAST 64 /* turns of output that a console still takes when it is closed */

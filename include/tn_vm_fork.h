@@ -115,8 +115,6 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 
 #include "tn_hostmem.h"
 #include "tn_kvm.h"
-#include "tn_kvm_x86.h"
-#include "tn_kvm_x86_state.h"
 #include "tn_uffd.h"
 #include "tn_vm.h"
 #include "tn_vm_image.h"
@@ -544,8 +542,8 @@ static inline int tn_vm_clone_begin_(struct tn_vm *vm, struct tn_kvm *kvm, struc
 
     vm->from = s;
     vm->image = image;
-    if (r >= 0 &&
-        (s->host.xsave_size == 0 || s->machine.cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
+    if (r >= 0 && (!tn_vm_arch_state_known(&s->arch) ||
+                   s->machine.cpus > (uint32_t)tn_kvm_cap(kvm, KVM_CAP_MAX_VCPUS)))
         r = TN_EINVAL;
     if (r >= 0)
         r = tn_vm_clone_memory_(vm, image, cfg->memory);
@@ -553,14 +551,8 @@ static inline int tn_vm_clone_begin_(struct tn_vm *vm, struct tn_kvm *kvm, struc
         r = tn_vm_ram_(vm, cfg->track_dirty);
     if (r >= 0)
         r = tn_vm_kvm_(vm, s->machine.cpus);
-    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++) {
-        r = tn_kvm_x86_set_cpuid(&vm->cpu[i].vcpu, &s->cpu[i].cpuid);
-        if (r >= 0 && tn_kvm_x86_tsc_differs(&s->host, s->cpu[i].tsc_khz))
-            r = tn_kvm_x86_set_tsc_khz(&vm->cpu[i].vcpu, s->cpu[i].tsc_khz);
-        if (r >= 0)
-            r = tn_kvm_x86_set_mce_banks(&vm->cpu[i].vcpu, 1);
-    }
-    vm->board.cpus = s->machine.cpus;
+    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
+        r = tn_vm_arch_state_vcpu(&vm->board, &s->arch, &vm->cpu[i].vcpu);
     return r;
 }
 
@@ -590,10 +582,9 @@ static inline int tn_vm_clone_end_(struct tn_vm *vm, const struct tn_vm_clone_cf
     if (r < 0)
         return r;
     vm->stopped_clock = cfg->stopped;
-    r = tn_vm_state_restore(vm, vm->from,
-                            cfg->stopped ? TN_KVM_X86_TIME_STOPPED : TN_KVM_X86_TIME_REAL);
+    r = tn_vm_state_restore(vm, vm->from, cfg->stopped);
     if (r >= 0 && more)
-        r = tn_vm_x86_new_id(&vm->board, &vm->mem);
+        r = tn_vm_arch_new_id(&vm->board, &vm->mem);
     if (r < 0) {
         tn_vm_clone_unlink_(vm->image, cfg, vm->from->disks);
         return r;
@@ -655,10 +646,9 @@ TN_API int tn_vm_prepare(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *l
     r = tn_vm_clone_begin_(vm, kvm, loop, image, &cfg);
     if (r >= 0)
         tn_vm_clone_warm_(vm);
-    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
-        r = tn_kvm_x86_vcpu_restore(&vm->from->host, &vm->cpu[i].vcpu, &vm->from->cpu[i], 0, 0,
-                                    &vm->refused);
-    vm->vcpu_flags = TN_KVM_X86_TIMED;
+    if (r >= 0)
+        r = tn_vm_arch_state_warm(&vm->from->arch, vm->cpu, &vm->refused);
+    vm->vcpu_flags = TN_VM_ARCH_TIMED;
     if (r >= 0) {
         pthread_mutex_lock(&vm->state_lock);
         errno = tn_vm_threads_(vm);
@@ -731,8 +721,8 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
         tn_vm_join_(vm);
     tn_vm_devices_quiesce(&vm->devices);
     vm->torn = true;
-    for (uint32_t i = 0; ended && r >= 0 && i < vm->cpus; i++)
-        r = tn_kvm_x86_vcpu_drop(&vm->cpu[i].vcpu); /* of what its last access left undone */
+    if (ended)
+        r = tn_vm_arch_state_drop(vm->cpu, vm->cpus); /* what their last accesses left undone */
     if (r >= 0)
         r = tn_hostmem_forget(&vm->ram, vm->golden->pid == getpid() ? vm->golden->pagemap : -1);
     if (r >= 0)
@@ -746,12 +736,11 @@ TN_API int tn_vm_reset(struct tn_vm *vm)
     memset(&vm->end, 0, sizeof(vm->end));
     vm->fresh = true;
     pthread_mutex_unlock(&vm->state_lock);
-    vm->vcpu_flags = TN_KVM_X86_LAZY; /* KVM has taken these values before */
+    vm->vcpu_flags = TN_VM_ARCH_LAZY; /* KVM has taken these values before */
     if (r >= 0)
-        r = tn_vm_state_restore(vm, vm->from,
-                                vm->stopped_clock ? TN_KVM_X86_TIME_STOPPED : TN_KVM_X86_TIME_REAL);
+        r = tn_vm_state_restore(vm, vm->from, vm->stopped_clock);
     if (r >= 0)
-        r = tn_vm_x86_new_id(&vm->board, &vm->mem);
+        r = tn_vm_arch_new_id(&vm->board, &vm->mem);
     vm->torn = r < 0;
     if (r >= 0)
         tn_vm_clone_wake_(vm);

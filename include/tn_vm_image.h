@@ -110,7 +110,6 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <unistd.h>
 
 #include "tn_hostmem.h"
-#include "tn_kvm_x86_state.h"
 #include "tn_sha256.h"
 #include "tn_snap.h"
 #include "tn_vm.h"
@@ -149,7 +148,7 @@ struct tn_vm_fault {
     const char *file;            /* "state", "memory", "disk"; NULL: none of them */
     uint64_t at;                 /* in state or memory: the offset; of a disk: its number */
     uint32_t depth;              /* 0: this directory; 1: that of the parent; ... */
-    struct tn_kvm_x86_lack lack; /* with TN_EUNSUP and no file: what this host lacks */
+    struct tn_vm_arch_lack lack; /* with TN_EUNSUP and no file: what this host lacks */
 };
 
 struct tn_vm_image {
@@ -834,7 +833,7 @@ TN_API void tn_vm_image_close(struct tn_vm_image *image)
     struct tn_vm_fault fault = image->fault;
     int saved = errno;
 
-    if (!image->state.cpu && image->layers == 0) /* closed; also a struct that is all zero */
+    if (!image->state.arch.cpu && image->layers == 0) /* closed; also a struct that is all zero */
         return;
     tn_vm_state_close(&image->state);
     for (uint32_t i = 0; i < image->layers; i++)
@@ -1381,9 +1380,9 @@ static inline int tn_vm_read_all_(struct tn_vm_image *image, struct tn_vm_readin
     if (r < 0)
         return tn_vm_fault_(image, "state", 0, r);
     if (kvm)
-        r = tn_kvm_x86_host_init(kvm, &image->state.host);
-    for (uint32_t i = 0; kvm && r >= 0 && i < image->state.machine.cpus; i++)
-        r = tn_kvm_x86_state_check(&image->state.host, &image->state.cpu[i], &image->fault.lack);
+        r = tn_vm_arch_state_host(&image->state.arch, kvm);
+    if (kvm && r >= 0)
+        r = tn_vm_arch_state_check(&image->state.arch, &image->fault.lack);
     if (r >= 0)
         r = tn_vm_read_layers_(image, in, cfg);
     if (r >= 0)

@@ -101,10 +101,10 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 /* clang-format on */
 
 #include "tn_i8042.h"
-#ifdef __x86_64__
+#include "tn_kvm_arm64_state.h"
 #include "tn_kvm_x86_state.h"
-#endif
 #include "tn_rate.h"
+#include "tn_rtc.h"
 #include "tn_snap.h"
 #include "tn_uart.h"
 #include "tn_virtio.h"
@@ -125,7 +125,8 @@ extern "C" {
 #if TN_UART_VERSION != 1 || TN_I8042_VERSION != 1 || TN_VIRTIO_VERSION != 1 ||              \
     TN_VIRTQ_VERSION != 1 || TN_VIRTIO_MMIO_RECORD != 1 || TN_VIRTIO_BLK_VERSION != 1 ||    \
     TN_VIRTIO_CONSOLE_VERSION != 1 || TN_VIRTIO_RNG_VERSION != 1 || TN_RATE_VERSION != 1 || \
-    TN_VIRTIO_NET_VERSION != 1 || TN_VIRTIO_VSOCK_VERSION != 1 || TN_VIRTIO_BALLOON_VERSION != 1
+    TN_VIRTIO_NET_VERSION != 1 || TN_VIRTIO_VSOCK_VERSION != 1 ||                           \
+    TN_VIRTIO_BALLOON_VERSION != 1 || TN_RTC_VERSION != 1
 #error "a record has changed: its section needs a new version here, and a way to read the old one"
 #endif
 
@@ -140,7 +141,8 @@ enum tn_vm_section {
     TN_VM_SEC_VSOCK = 0x0130,   /* struct tn_vm_vsock_record; there is a socket device */
     TN_VM_SEC_BALLOON = 0x0140, /* struct tn_vm_balloon_record; there is a balloon */
 
-    TN_VM_SEC_TIME = 0x0180, /* struct tn_kvm_x86_time */
+    TN_VM_SEC_TIME = 0x0180,       /* struct tn_kvm_x86_time */
+    TN_VM_SEC_ARM64_TIME = 0x0190, /* struct tn_kvm_arm64_time */
 
     /* struct tn_kvm_x86_vcpu_state; instance: the vCPU's number */
     TN_VM_SEC_VCPU_CPUID = 0x0200,
@@ -154,14 +156,20 @@ enum tn_vm_section {
     TN_VM_SEC_VCPU_MSRS = 0x0280,
     TN_VM_SEC_VCPU_EVENTS = 0x0290, /* with its mp_state */
 
+    TN_VM_SEC_ARM64_VCPU = 0x02a0, /* struct tn_kvm_arm64_vcpu_state; the vCPU's number */
+
     /* struct tn_kvm_x86_vm_state */
     TN_VM_SEC_PIC_MASTER = 0x0300,
     TN_VM_SEC_PIC_SLAVE = 0x0310,
     TN_VM_SEC_IOAPIC = 0x0320,
     TN_VM_SEC_PIT = 0x0330,
 
+    TN_VM_SEC_GIC = 0x0340,     /* struct tn_kvm_arm64_gic_state, but what is a CPU's own */
+    TN_VM_SEC_GIC_CPU = 0x0350, /* struct tn_kvm_arm64_gic_cpu; the vCPU's number */
+
     TN_VM_SEC_UART = 0x0400,
     TN_VM_SEC_I8042 = 0x0410,
+    TN_VM_SEC_RTC = 0x0420,
 
     /* instance: the number of the device's place */
     TN_VM_SEC_VIRTIO_MMIO = 0x0500, /* first: what a device signals from now on stays */
@@ -283,6 +291,9 @@ TN_API void tn_vm_put_i8042(struct tn_snap_writer *w, uint32_t instance,
                             const struct tn_i8042_state *from);
 TN_API int tn_vm_get_i8042(const struct tn_snap *snap, uint32_t instance,
                            struct tn_i8042_state *out);
+TN_API void tn_vm_put_rtc(struct tn_snap_writer *w, uint32_t instance,
+                          const struct tn_rtc_state *from);
+TN_API int tn_vm_get_rtc(const struct tn_snap *snap, uint32_t instance, struct tn_rtc_state *out);
 TN_API void tn_vm_put_virtio_mmio(struct tn_snap_writer *w, uint32_t instance,
                                   const struct tn_virtio_mmio_state *from);
 TN_API int tn_vm_get_virtio_mmio(const struct tn_snap *snap, uint32_t instance,
@@ -344,6 +355,29 @@ TN_API int tn_vm_get_chips(const struct tn_snap *snap, uint32_t instance,
                            struct tn_kvm_x86_vm_state *out);
 #endif
 
+#ifdef __aarch64__
+TN_API void tn_vm_put_arm64_time(struct tn_snap_writer *w, uint32_t instance,
+                                 const struct tn_kvm_arm64_time *from);
+TN_API int tn_vm_get_arm64_time(const struct tn_snap *snap, uint32_t instance,
+                                struct tn_kvm_arm64_time *out);
+TN_API void tn_vm_put_arm64_vcpu(struct tn_snap_writer *w, uint32_t instance,
+                                 const struct tn_kvm_arm64_vcpu_state *from);
+TN_API int tn_vm_get_arm64_vcpu(const struct tn_snap *snap, uint32_t instance,
+                                struct tn_kvm_arm64_vcpu_state *out);
+
+/*
+ * The GIC: what all CPUs share (get leaves out->cpu NULL), and each CPU's part of it.
+ */
+TN_API void tn_vm_put_gic(struct tn_snap_writer *w, uint32_t instance,
+                          const struct tn_kvm_arm64_gic_state *from);
+TN_API int tn_vm_get_gic(const struct tn_snap *snap, uint32_t instance,
+                         struct tn_kvm_arm64_gic_state *out);
+TN_API void tn_vm_put_gic_cpu(struct tn_snap_writer *w, uint32_t instance,
+                              const struct tn_kvm_arm64_gic_cpu *from);
+TN_API int tn_vm_get_gic_cpu(const struct tn_snap *snap, uint32_t instance,
+                             struct tn_kvm_arm64_gic_cpu *out);
+#endif
+
 /* ---- part 2: the bodies ------------------------------------------------------------------- */
 #ifndef TN_DECL_ONLY
 
@@ -359,11 +393,15 @@ TN_API const struct tn_snap_known *tn_vm_known(size_t *count)
         {TN_VM_SEC_VCPU_MSRS, 1},      {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
         {TN_VM_SEC_PIC_SLAVE, 1},      {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
 #endif
-        {TN_VM_SEC_UART, 1},           {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_VIRTIO_MMIO, 1},
-        {TN_VM_SEC_VIRTIO, 1},         {TN_VM_SEC_VIRTIO_BLK, 1},     {TN_VM_SEC_VIRTIO_CONSOLE, 1},
-        {TN_VM_SEC_VIRTIO_RNG, 1},     {TN_VM_SEC_VIRTIO_NET, 1},     {TN_VM_SEC_VIRTIO_VSOCK, 1},
-        {TN_VM_SEC_VIRTIO_BALLOON, 1}, {TN_VM_SEC_RATE, 1},           {TN_VM_SEC_OVERLAY, 1},
-        {TN_VM_SEC_DIFF, 1},
+#ifdef __aarch64__
+        {TN_VM_SEC_ARM64_TIME, 1},     {TN_VM_SEC_ARM64_VCPU, 1},     {TN_VM_SEC_GIC, 1},
+        {TN_VM_SEC_GIC_CPU, 1},
+#endif
+        {TN_VM_SEC_UART, 1},           {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_RTC, 1},
+        {TN_VM_SEC_VIRTIO_MMIO, 1},    {TN_VM_SEC_VIRTIO, 1},         {TN_VM_SEC_VIRTIO_BLK, 1},
+        {TN_VM_SEC_VIRTIO_CONSOLE, 1}, {TN_VM_SEC_VIRTIO_RNG, 1},     {TN_VM_SEC_VIRTIO_NET, 1},
+        {TN_VM_SEC_VIRTIO_VSOCK, 1},   {TN_VM_SEC_VIRTIO_BALLOON, 1}, {TN_VM_SEC_RATE, 1},
+        {TN_VM_SEC_OVERLAY, 1},        {TN_VM_SEC_DIFF, 1},
     };
 
     *count = sizeof(known) / sizeof(known[0]);
@@ -802,6 +840,19 @@ static inline void tn_vm_rec_rate_(struct tn_vm_rec_ *io, void *record)
     tn_vm_rec_u32_(io, &s->ops_nano);
 }
 
+static inline void tn_vm_rec_rtc_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_rtc_state *s = (struct tn_rtc_state *)record;
+
+    tn_vm_rec_is_(io, &s->version, TN_RTC_VERSION);
+    tn_vm_rec_u32_(io, &s->match);
+    tn_vm_rec_u32_(io, &s->load);
+    tn_vm_rec_u32_(io, &s->offset);
+    tn_vm_rec_u64_(io, &s->alarm);
+    tn_vm_rec_u8_(io, &s->imsc);
+    tn_vm_rec_u8_(io, &s->ris);
+}
+
 #ifdef __x86_64__
 
 /* ---- KVM's structs; their 64-bit numbers are no uint64_t to a compiler ---- */
@@ -1110,6 +1161,53 @@ static const struct tn_vm_rec_part_ tn_vm_rec_chips_[] = {
 #define TN_VM_REC_CHIPS_ (sizeof(tn_vm_rec_chips_) / sizeof(tn_vm_rec_chips_[0]))
 #endif /* __x86_64__ */
 
+#ifdef __aarch64__
+static inline void tn_vm_rec_arm64_time_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_kvm_arm64_time *t = (struct tn_kvm_arm64_time *)record;
+
+    tn_vm_rec_u64_(io, &t->counter);
+    tn_vm_rec_u64_(io, &t->realtime_ns);
+    tn_vm_rec_u32_(io, &t->counter_hz);
+}
+
+static inline void tn_vm_rec_arm64_vcpu_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_kvm_arm64_vcpu_state *s = (struct tn_kvm_arm64_vcpu_state *)record;
+    uint32_t n;
+
+    tn_vm_rec_u32_(io, &s->features);
+    tn_vm_rec_u32_(io, &s->mp_state);
+    tn_vm_rec_u32_(io, &s->serror);
+    tn_vm_rec_u64_(io, &s->serror_syndrome);
+    n = tn_vm_rec_count_(io, &s->reg_count, TN_KVM_ARM64_MAX_REGS, 24);
+    for (uint32_t i = 0; i < n; i++) {
+        tn_vm_rec_u64_(io, &s->reg[i].id);
+        tn_vm_rec_u64_(io, &s->reg[i].value[0]);
+        tn_vm_rec_u64_(io, &s->reg[i].value[1]);
+    }
+}
+
+static inline void tn_vm_rec_gic_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_kvm_arm64_gic_state *s = (struct tn_kvm_arm64_gic_state *)record;
+
+    tn_vm_rec_u32_(io, &s->spis);
+    for (uint32_t i = 0; i < TN_KVM_ARM64_GIC_DIST; i++)
+        tn_vm_rec_u32_(io, &s->dist[i]);
+}
+
+static inline void tn_vm_rec_gic_cpu_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_kvm_arm64_gic_cpu *s = (struct tn_kvm_arm64_gic_cpu *)record;
+
+    for (uint32_t i = 0; i < TN_KVM_ARM64_GIC_REDIST; i++)
+        tn_vm_rec_u32_(io, &s->redist[i]);
+    for (uint32_t i = 0; i < TN_KVM_ARM64_GIC_ICC; i++)
+        tn_vm_rec_u64_(io, &s->icc[i]);
+}
+#endif /* __aarch64__ */
+
 /* ---- the API ---- */
 
 /* The two functions of a record that is one section. */
@@ -1132,6 +1230,7 @@ TN_VM_REC_PAIR_(vsock, tn_vm_vsock_record, TN_VM_SEC_VSOCK)
 TN_VM_REC_PAIR_(balloon, tn_vm_balloon_record, TN_VM_SEC_BALLOON)
 TN_VM_REC_PAIR_(uart, tn_uart_state, TN_VM_SEC_UART)
 TN_VM_REC_PAIR_(i8042, tn_i8042_state, TN_VM_SEC_I8042)
+TN_VM_REC_PAIR_(rtc, tn_rtc_state, TN_VM_SEC_RTC)
 TN_VM_REC_PAIR_(virtio_mmio, tn_virtio_mmio_state, TN_VM_SEC_VIRTIO_MMIO)
 TN_VM_REC_PAIR_(virtio, tn_virtio_state, TN_VM_SEC_VIRTIO)
 TN_VM_REC_PAIR_(virtio_blk, tn_virtio_blk_state, TN_VM_SEC_VIRTIO_BLK)
@@ -1200,6 +1299,13 @@ TN_API int tn_vm_get_chips(const struct tn_snap *snap, uint32_t instance,
     return err;
 }
 #endif /* __x86_64__ */
+
+#ifdef __aarch64__
+TN_VM_REC_PAIR_(arm64_time, tn_kvm_arm64_time, TN_VM_SEC_ARM64_TIME)
+TN_VM_REC_PAIR_(arm64_vcpu, tn_kvm_arm64_vcpu_state, TN_VM_SEC_ARM64_VCPU)
+TN_VM_REC_PAIR_(gic, tn_kvm_arm64_gic_state, TN_VM_SEC_GIC)
+TN_VM_REC_PAIR_(gic_cpu, tn_kvm_arm64_gic_cpu, TN_VM_SEC_GIC_CPU)
+#endif /* __aarch64__ */
 
 #endif /* TN_DECL_ONLY */
 #ifdef __cplusplus

@@ -14,7 +14,7 @@
  *   memset(&vm, 0, sizeof(vm)); // of tn_vm_init, and paused, or not started yet
  *   if (tn_vm_state_save(&state, &vm) < 0)
  *       return 1;
- *   if (tn_vm_state_restore(&vm, &state, TN_KVM_X86_TIME_STOPPED) < 0)
+ *   if (tn_vm_state_restore(&vm, &state, true) < 0)
  *       return 2;
  *   tn_vm_state_close(&state);
  *
@@ -90,9 +90,9 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include <stdlib.h>
 #include <string.h>
 
-#include "tn_kvm_x86_state.h"
 #include "tn_snap.h"
 #include "tn_vm.h"
+#include "tn_vm_arch.h"
 #include "tn_vm_records.h"
 
 #ifdef __cplusplus
@@ -129,15 +129,9 @@ struct tn_vm_balloon_saved {
 
 struct tn_vm_state {
     struct tn_vm_machine_record machine;
-    struct tn_kvm_x86_host host; /* where it was saved, or is to be restored */
-    struct tn_kvm_x86_time time; /* of the save */
+    struct tn_vm_arch_state arch; /* vCPUs, chips, clocks, ports */
     struct tn_vm_disk_saved *disk;
     uint32_t disks;
-    struct tn_kvm_x86_vcpu_state *cpu; /* machine.cpus of them */
-    uint8_t *xsave;                    /* where theirs is */
-    struct tn_kvm_x86_vm_state chips;
-    struct tn_uart_state uart;
-    struct tn_i8042_state i8042;
     struct tn_virtio_mmio_state hvc_mmio; /* with TN_VM_MACHINE_VIRTIO_CONSOLE */
     struct tn_virtio_console_state hvc;
     struct tn_virtio_mmio_state rng_mmio; /* with TN_VM_MACHINE_RNG */
@@ -156,12 +150,12 @@ struct tn_vm_state {
 TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm);
 
 /*
- * Puts it into a machine of the same make, whose vCPUs are at rest and have the state's CPUID; then
- * call tn_vm_devices_wake. Returns 0, or the first error of KVM (vm->refused) or of a device's
- * restore.
+ * Puts it into a machine of the same make, whose vCPUs are at rest and were made for the state
+ * (tn_vm_arch_state_vcpu); then call tn_vm_devices_wake. stopped: the guest's time stood still since
+ * the save; else it went by as on the host. Returns 0, or the first error of KVM (vm->refused) or
+ * of a device's restore.
  */
-TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
-                               enum tn_kvm_x86_time_mode mode);
+TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s, bool stopped);
 
 /*
  * Writes all sections, but those of a diff; the error is the writer's.
@@ -193,48 +187,31 @@ struct tn_vm_state_count_ {
     uint32_t balloons;
 };
 
-/* Room for so many CPUs, with xsave bytes for all of them, and devices. */
-static inline int tn_vm_state_alloc_(struct tn_vm_state *s, uint32_t cpus,
-                                     const struct tn_vm_state_count_ *n, size_t xsave)
+/* Room for the devices. */
+static inline int tn_vm_state_alloc_(struct tn_vm_state *s, const struct tn_vm_state_count_ *n)
 {
-    uint32_t disks = n->disks;
-
+    s->disk = (struct tn_vm_disk_saved *)calloc(n->disks ? n->disks : 1, sizeof(*s->disk));
     s->net = (struct tn_vm_net_saved *)calloc(n->nets ? n->nets : 1, sizeof(*s->net));
     if (n->vsocks > 0)
         s->vsock = (struct tn_vm_vsock_saved *)calloc(1, sizeof(*s->vsock));
     if (n->balloons > 0)
         s->balloon = (struct tn_vm_balloon_saved *)calloc(1, sizeof(*s->balloon));
-    if (!s->net || !s->vsock != (n->vsocks == 0) || !s->balloon != (n->balloons == 0))
+    if (!s->disk || !s->net || !s->vsock != (n->vsocks == 0) || !s->balloon != (n->balloons == 0))
         return TN_ESYS;
+    s->disks = n->disks;
     s->nets = n->nets;
-    s->cpu = (struct tn_kvm_x86_vcpu_state *)calloc(cpus, sizeof(*s->cpu));
-    s->disk = (struct tn_vm_disk_saved *)calloc(disks ? disks : 1, sizeof(*s->disk));
-    s->xsave = (uint8_t *)calloc(1, xsave ? xsave : 1);
-    if (!s->cpu || !s->disk || !s->xsave)
-        return TN_ESYS;
-    s->disks = disks;
-    s->machine.cpus = cpus;
     return TN_OK;
-}
-
-/* Gives CPU i the bytes [at, at + len) for its extended state; returns where the next one's are. */
-static inline size_t tn_vm_state_give_(struct tn_vm_state *s, uint32_t i, size_t at, size_t len)
-{
-    s->cpu[i].xsave = s->xsave + at;
-    s->cpu[i].xsave_cap = len;
-    return at + len;
 }
 
 TN_API void tn_vm_state_close(struct tn_vm_state *s)
 {
     int saved = errno;
 
-    free(s->cpu);
+    tn_vm_arch_state_close(&s->arch);
     free(s->disk);
     free(s->net);
     free(s->vsock);
     free(s->balloon);
-    free(s->xsave);
     memset(s, 0, sizeof(*s));
     errno = saved;
 }
@@ -312,8 +289,6 @@ static inline void tn_vm_state_save_devices_(struct tn_vm_state *s, struct tn_vm
     struct tn_vm_devices *d = &vm->devices;
 
     pthread_mutex_lock(&vm->board.device_lock);
-    tn_uart_save(&vm->board.uart, &s->uart);
-    tn_i8042_save(&vm->board.i8042, &s->i8042);
     s->machine.asked = vm->board.asked;
     pthread_mutex_unlock(&vm->board.device_lock);
     for (uint32_t i = 0; i < s->disks; i++)
@@ -344,12 +319,13 @@ static inline void tn_vm_state_save_machine_(struct tn_vm_machine_record *m, con
     const struct tn_vm_devices *d = &vm->devices;
 
     m->memory = vm->ram.size;
+    m->cpus = vm->cpus;
     m->flags = (vm->board.console.loop ? TN_VM_MACHINE_CONSOLE : 0) |
                (d->hvc ? TN_VM_MACHINE_VIRTIO_CONSOLE : 0) | (d->rng ? TN_VM_MACHINE_RNG : 0) |
                (d->packed ? TN_VM_MACHINE_PACKED : 0) |
                (d->no_indirect ? TN_VM_MACHINE_NO_INDIRECT : 0) |
                (d->no_event_idx ? TN_VM_MACHINE_NO_EVENT_IDX : 0);
-    m->genid_gpa = TN_VM_X86_GENID_GPA;
+    m->genid_gpa = TN_VM_ARCH_GENID_GPA;
 }
 
 TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
@@ -357,7 +333,6 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
     const struct tn_vm_devices *d = &vm->devices;
     uint32_t state = tn_vm_state_read(vm);
     struct tn_vm_state_count_ n = {d->disks, d->nets, d->vsock != NULL, d->balloon != NULL};
-    size_t at = 0;
     int r;
 
     memset(s, 0, sizeof(*s));
@@ -365,28 +340,18 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm)
         vm->torn)
         return TN_ESTATE;
     if (vm->from)
-        s->host = vm->from->host;
-    else if ((r = tn_kvm_x86_host_init(vm->kvm, &s->host)) < 0)
+        s->arch.host = vm->from->arch.host;
+    else if ((r = tn_vm_arch_state_host(&s->arch, vm->kvm)) < 0)
         return r;
-    r = tn_vm_state_alloc_(s, vm->cpus, &n, vm->cpus * (size_t)s->host.xsave_size);
-    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
-        at = tn_vm_state_give_(s, i, at, s->host.xsave_size);
+    r = tn_vm_state_alloc_(s, &n);
     if (r >= 0) {
         tn_vm_state_save_machine_(&s->machine, vm);
         tn_vm_state_save_devices_(s, vm);
-        r = tn_kvm_x86_vm_save(&vm->kvm_vm, &s->chips);
+        r = tn_vm_arch_state_save(&s->arch, &vm->board, vm->cpu, vm->cpus);
     }
-    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++)
-        r = tn_kvm_x86_vcpu_save(&s->host, &vm->cpu[i].vcpu, &s->cpu[i]);
-    if (r >= 0)
-        r = tn_kvm_x86_time_save(&s->host, &vm->kvm_vm, &vm->cpu[0].vcpu, s->cpu[0].tsc_khz,
-                                 &s->time);
     /* No time has gone by for a guest that has not run since it was restored. */
-    if (r >= 0 && vm->fresh && vm->from) {
-        s->time = vm->from->time;
-        for (uint32_t i = 0; i < vm->cpus; i++)
-            s->cpu[i].tsc_offset = vm->from->cpu[i].tsc_offset;
-    }
+    if (r >= 0 && vm->fresh && vm->from)
+        tn_vm_arch_state_since(&s->arch, &vm->from->arch);
     if (r < 0)
         tn_vm_state_close(s);
     return r;
@@ -478,11 +443,9 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
     int r;
 
     pthread_mutex_lock(&vm->board.device_lock);
-    r = tn_uart_restore(&vm->board.uart, &s->uart);
-    if (r >= 0)
-        r = tn_i8042_restore(&vm->board.i8042, &s->i8042);
     vm->board.asked = s->machine.asked;
     pthread_mutex_unlock(&vm->board.device_lock);
+    r = tn_vm_arch_state_ports(&vm->board, &s->arch);
     if (d->disks != s->disks || !d->hvc != !(s->machine.flags & TN_VM_MACHINE_VIRTIO_CONSOLE) ||
         !d->rng != !(s->machine.flags & TN_VM_MACHINE_RNG) || d->nets != s->nets ||
         !d->vsock != !s->vsock || !d->balloon != !s->balloon)
@@ -512,44 +475,20 @@ static inline int tn_vm_state_restore_devices_(struct tn_vm *vm, const struct tn
     return r;
 }
 
-/* Whether a vCPU's guest has KVM's clock, and so may be told that it was stopped. */
-static inline bool tn_vm_state_kvmclock_(const struct tn_kvm_x86_vcpu_state *s)
-{
-    bool on = false;
-
-    for (uint32_t i = 0; i < s->msr_count && i < TN_KVM_X86_STATE_MSRS; i++) {
-        if (s->msr[i].index == TN_KVM_X86_MSR_KVMCLOCK ||
-            s->msr[i].index == TN_KVM_X86_MSR_OLD_KVMCLOCK)
-            on = on || (s->msr[i].data & 1);
-    }
-    return on;
-}
-
-TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
-                               enum tn_kvm_x86_time_mode mode)
+TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s, bool stopped)
 {
     uint32_t flags = vm->vcpu_flags;
-    uint64_t shift = 0;
     int r;
 
     if (vm->cpus != s->machine.cpus || vm->ram.size != s->machine.memory)
         return TN_EINVAL;
-    r = vm->restored ? tn_kvm_x86_vm_still(&vm->kvm_vm) : TN_OK;
+    r = vm->restored ? tn_vm_arch_state_still(&vm->board) : TN_OK;
     vm->restored = true;
     vm->vcpu_flags = 0;
     if (r >= 0)
         r = tn_vm_state_restore_devices_(vm, s);
     if (r >= 0)
-        r = tn_kvm_x86_time_restore(&s->host, &vm->kvm_vm, &vm->cpu[0].vcpu, &s->time,
-                                    s->cpu[0].tsc_khz, mode, &shift);
-    for (uint32_t i = 0; r >= 0 && i < vm->cpus; i++) {
-        r = tn_kvm_x86_vcpu_restore(&s->host, &vm->cpu[i].vcpu, &s->cpu[i], shift, flags,
-                                    &vm->refused);
-        if (r >= 0 && tn_vm_state_kvmclock_(&s->cpu[i]))
-            r = tn_kvm_x86_vcpu_was_paused(&vm->cpu[i].vcpu);
-    }
-    if (r >= 0)
-        r = tn_kvm_x86_vm_restore(&vm->kvm_vm, &s->chips);
+        r = tn_vm_arch_state_cpus(&vm->board, &s->arch, vm->cpu, stopped, flags, &vm->refused);
     return r >= 0 && s->vsock ? tn_vm_state_cid_(vm->devices.vsock) : r;
 }
 
@@ -557,12 +496,8 @@ TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s,
 
 TN_API size_t tn_vm_state_size(const struct tn_vm_state *s)
 {
-    size_t len = (64u << 10) + s->disks * (sizeof(*s->disk) + 1024) +
-                 s->nets * (sizeof(*s->net) + 1024) + sizeof(*s->vsock) + sizeof(*s->balloon);
-
-    for (uint32_t i = 0; i < s->machine.cpus; i++)
-        len += sizeof(*s->cpu) + s->cpu[i].xsave_cap + 1024;
-    return len;
+    return (32u << 10) + s->disks * (sizeof(*s->disk) + 1024) + s->nets * (sizeof(*s->net) + 1024) +
+           sizeof(*s->vsock) + sizeof(*s->balloon) + tn_vm_arch_state_size(&s->arch);
 }
 
 TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer *w)
@@ -580,11 +515,7 @@ TN_API void tn_vm_state_build(const struct tn_vm_state *s, struct tn_snap_writer
         tn_vm_put_vsock(w, 0, &s->vsock->record);
     if (s->balloon)
         tn_vm_put_balloon(w, 0, &s->balloon->record);
-    tn_vm_put_time(w, 0, &s->time);
-    tn_vm_put_vcpus(w, s->cpu, s->machine.cpus);
-    tn_vm_put_chips(w, 0, &s->chips);
-    tn_vm_put_uart(w, 0, &s->uart);
-    tn_vm_put_i8042(w, 0, &s->i8042);
+    tn_vm_arch_state_build(&s->arch, w);
     for (uint32_t i = 0; i < s->disks; i++)
         tn_vm_put_virtio_mmio(w, i, &s->disk[i].mmio);
     if (rng > hvc)
@@ -628,37 +559,23 @@ static inline uint32_t tn_vm_state_sections_(const struct tn_snap *snap, uint32_
 /* Numbers that the others hang on. */
 static inline int tn_vm_state_parse_machine_(struct tn_vm_state *s, const struct tn_snap *snap)
 {
-    struct tn_loader_range ram[TN_VM_X86_RAM];
+    struct tn_loader_range ram[TN_VM_ARCH_RAM];
     struct tn_vm_machine_record m;
     struct tn_vm_state_count_ n = {tn_vm_state_sections_(snap, TN_VM_SEC_DISK),
                                    tn_vm_state_sections_(snap, TN_VM_SEC_NET),
                                    tn_vm_state_sections_(snap, TN_VM_SEC_VSOCK),
                                    tn_vm_state_sections_(snap, TN_VM_SEC_BALLOON)};
-    struct tn_snap_section section;
-    size_t xsave = 0, at = 0;
     int r = tn_vm_get_machine(snap, 0, &m);
 
     if (r < 0)
         return r;
-    if (m.cpus == 0 || m.cpus > TN_VM_X86_MAX_CPUS || n.disks > TN_VM_MAX_DISKS ||
+    if (m.cpus == 0 || m.cpus > TN_VM_ARCH_MAX_CPUS || n.disks > TN_VM_MAX_DISKS ||
         n.nets > TN_VM_MAX_NETS || m.asked > TN_VM_ERROR || m.memory > SIZE_MAX / 2 ||
-        tn_vm_x86_ram(m.memory, ram) < 0 ||
-        (m.genid_gpa != 0 && m.genid_gpa != TN_VM_X86_GENID_GPA))
+        tn_vm_arch_ram(m.memory, ram) < 0 ||
+        (m.genid_gpa != 0 && m.genid_gpa != TN_VM_ARCH_GENID_GPA))
         return TN_ERANGE;
-    /* A CPU that the file has is worth what is allocated for it. */
-    for (uint32_t i = 0; i < m.cpus; i++) {
-        if (!tn_snap_find(snap, TN_VM_SEC_VCPU_LAPIC, i, &section) || section.len < 1024 ||
-            !tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section))
-            return TN_ESTATE;
-        xsave += section.len;
-    }
-    r = tn_vm_state_alloc_(s, m.cpus, &n, xsave);
-    for (uint32_t i = 0; r >= 0 && i < m.cpus; i++) {
-        (void)tn_snap_find(snap, TN_VM_SEC_VCPU_XSAVE, i, &section);
-        at = tn_vm_state_give_(s, i, at, section.len);
-    }
     s->machine = m;
-    return r;
+    return tn_vm_state_alloc_(s, &n);
 }
 
 /* The virtio devices, each at its place; *n counts the sections. */
@@ -721,23 +638,13 @@ static inline int tn_vm_state_parse_virtio_(struct tn_vm_state *s, const struct 
 
 TN_API int tn_vm_state_parse(struct tn_vm_state *s, const struct tn_snap *snap)
 {
-    uint32_t n = 1 + 1 + 4 + 2; /* machine, time, chips, ports */
+    uint32_t n = 1; /* the machine's */
     int r;
 
     memset(s, 0, sizeof(*s));
     r = tn_vm_state_parse_machine_(s, snap);
     if (r >= 0)
-        r = tn_vm_get_time(snap, 0, &s->time);
-    for (uint32_t i = 0; r >= 0 && i < s->machine.cpus; i++) {
-        r = tn_vm_get_vcpu(snap, i, &s->cpu[i]);
-        n += (uint32_t)TN_VM_REC_VCPU_PARTS_;
-    }
-    if (r >= 0)
-        r = tn_vm_get_chips(snap, 0, &s->chips);
-    if (r >= 0)
-        r = tn_vm_get_uart(snap, 0, &s->uart);
-    if (r >= 0)
-        r = tn_vm_get_i8042(snap, 0, &s->i8042);
+        r = tn_vm_arch_state_parse(&s->arch, snap, s->machine.cpus, &n);
     if (r >= 0)
         r = tn_vm_state_parse_virtio_(s, snap, &n);
     if (r == TN_ESTATE || (r >= 0 && n != tn_vm_state_sections_(snap, 0)))

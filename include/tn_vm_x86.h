@@ -14,6 +14,7 @@
  *   0x505             panic notification (PNP id QEMU0001)
  *   0x600-0x602       ACPI reset, sleep control and sleep status registers
  *                9    the generation id, in RAM at 0xef000, has changed
+ *                10   the power button was pressed
  *
  *   address      gsi  device
  *   0xd0000000        virtio-mmio, a page for each device that tn_vm_devices makes;
@@ -47,7 +48,7 @@
  *   ACPI 6.4 4.8.3.7 (sleep registers), 4.8.4.6 (reset register). The IBM PC's port numbers.
  *
  * LIMITS
- *   254 CPUs (APIC ids of eight bits). Interrupt chips and PIT are the kernel's.
+ *   254 CPUs: an APIC id has eight bits here, 255 is all CPUs, and one is the I/O APIC's. Interrupt chips and PIT are the kernel's.
  */
 #ifndef TN_VM_X86_H
 #define TN_VM_X86_H
@@ -91,6 +92,9 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 }
 #endif /* TN_COMMON */
 /* clang-format on */
+
+#ifdef __x86_64__
+
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -184,9 +188,15 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
                                  uint32_t hint[2]);
 
 /*
- * Asks the guest to shut down: ctrl-alt-del. Returns 0, or tn_i8042_ctrl_alt_del's error.
+ * Presses the power button, of which the guest hears where it has ACPI. After the interrupt chips
+ * were made. Returns 0, or tn_kvm_irq_line's error.
  */
 TN_API int tn_vm_x86_shutdown(struct tn_vm_x86 *board);
+
+/*
+ * Types ctrl-alt-del. Returns 0, or tn_i8042_ctrl_alt_del's error.
+ */
+TN_API int tn_vm_x86_ctrl_alt_del(struct tn_vm_x86 *board);
 
 /*
  * Closes what tn_vm_x86_devices opened.
@@ -209,6 +219,7 @@ TN_API void tn_vm_x86_close(struct tn_vm_x86 *board);
 #define TN_VM_X86_BIOS       0xffff0u /* where a CPU in real mode begins after a reset */
 #define TN_VM_X86_RESET      0x01u    /* the value that resets, written to the reset register */
 #define TN_VM_X86_GED_GSI    9u       /* its edge tells the guest that its generation id changed */
+#define TN_VM_X86_BUTTON_GSI 10u      /* its edge, that its power button was pressed */
 /* The generation id: alone in the last page of what is reserved for ACPI tables. */
 #define TN_VM_X86_GENID_GPA (TN_BOOT_X86_ACPI + TN_BOOT_X86_ACPI_SIZE - 0x1000)
 
@@ -410,6 +421,7 @@ static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap, uint32_t virtio)
 {
     static const struct tn_acpi_event event[] = {
         {TN_VM_X86_GED_GSI, "\\_SB.VGEN", TN_ACPI_CHANGED},
+        {TN_VM_X86_BUTTON_GSI, "\\_SB.PWRB", TN_ACPI_PRESSED},
     };
     struct tn_aml a;
 
@@ -436,6 +448,7 @@ static inline int64_t tn_vm_x86_dsdt_(uint8_t *buf, size_t cap, uint32_t virtio)
         tn_acpi_aml_virtio_mmio(&a, tn_vm_x86_window_(i), TN_VIRTIO_MMIO_SIZE, tn_vm_x86_gsi_(i),
                                 TN_AML_EDGE | TN_AML_SHARED, i);
     tn_acpi_aml_vmgenid(&a, TN_VM_X86_GENID_GPA);
+    tn_acpi_aml_power_button(&a);
     tn_acpi_aml_ged(&a, event, sizeof(event) / sizeof(event[0]));
     tn_aml_end(&a);
     return tn_aml_finish(&a);
@@ -514,13 +527,18 @@ static inline int tn_vm_x86_id_(const struct tn_mem *mem)
     return tn_mem_write(mem, TN_VM_X86_GENID_GPA, id, sizeof(id));
 }
 
+static inline int tn_vm_x86_edge_(struct tn_vm_x86 *board, uint32_t gsi)
+{
+    int r = tn_kvm_irq_line(board->vm, gsi, true);
+
+    return r < 0 ? r : tn_kvm_irq_line(board->vm, gsi, false);
+}
+
 TN_API int tn_vm_x86_new_id(struct tn_vm_x86 *board, const struct tn_mem *mem)
 {
     int r = tn_vm_x86_id_(mem);
 
-    if (r >= 0)
-        r = tn_kvm_irq_line(board->vm, TN_VM_X86_GED_GSI, true);
-    return r < 0 ? r : tn_kvm_irq_line(board->vm, TN_VM_X86_GED_GSI, false);
+    return r < 0 ? r : tn_vm_x86_edge_(board, TN_VM_X86_GED_GSI);
 }
 
 TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
@@ -614,6 +632,11 @@ TN_API uint32_t tn_vm_x86_access(struct tn_vm_x86 *board, const struct tn_kvm_ex
 
 TN_API int tn_vm_x86_shutdown(struct tn_vm_x86 *board)
 {
+    return tn_vm_x86_edge_(board, TN_VM_X86_BUTTON_GSI);
+}
+
+TN_API int tn_vm_x86_ctrl_alt_del(struct tn_vm_x86 *board)
+{
     int r;
 
     pthread_mutex_lock(&board->device_lock);
@@ -631,4 +654,5 @@ TN_API void tn_vm_x86_close(struct tn_vm_x86 *board)
 #ifdef __cplusplus
 }
 #endif
+#endif /* __x86_64__ */
 #endif /* TN_VM_X86_H */

@@ -16,6 +16,7 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         need gcc gcc
         need libc6-dev /usr/include/stdio.h
         need linux-libc-dev /usr/include/linux/kvm.h
+        need libfdt-dev /usr/include/libfdt.h
         ;;
     test)
         purpose build
@@ -24,6 +25,7 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         need llvm llvm-cov
         need libcmocka-dev /usr/include/cmocka.h
         need acpica-tools iasl
+        need device-tree-compiler dtc
         ;;
     check)
         purpose test

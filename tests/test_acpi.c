@@ -40,7 +40,7 @@ static size_t body(uint8_t *buf, size_t cap)
 {
     static const struct tn_acpi_event events[] = {
         {9, "\\_SB.VGEN", TN_ACPI_CHANGED},
-        {10, "\\_SB.PWRB", 0x80},
+        {10, "\\_SB.PWRB", TN_ACPI_PRESSED},
         {1, "^^COM1", 1},
         {300, "PWRB", 0},
     };
@@ -59,10 +59,7 @@ static size_t body(uint8_t *buf, size_t cap)
     tn_aml_field_skip(&a, 8);
     tn_aml_field_unit(&a, "GEDX", 16);
     tn_aml_end(&a);
-    tn_aml_device_begin(&a, "PWRB");
-    tn_aml_hid(&a, "PNP0C0C");
-    tn_aml_uid(&a, 0);
-    tn_aml_end(&a);
+    tn_acpi_aml_power_button(&a);
     tn_acpi_aml_vmgenid(&a, 0x1000efff8);
     tn_acpi_aml_ged(&a, events, COUNT(events));
     tn_aml_device_begin(&a, "GED1");
@@ -609,6 +606,24 @@ static void an_id_and_its_event_byte_for_byte(void **state)
     assert_memory_equal(buf, event, event_len);
 }
 
+static void a_power_button_byte_for_byte(void **state)
+{
+    static const uint8_t button[] = "\x5b\x82\x15PWRB"             /* 21 */
+                                    "\x08_HID\x0c\x41\xd0\x0c\x0c" /* PNP0C0C */
+                                    "\x08_UID\x00";
+    const size_t len = sizeof(button) - 1;
+    uint8_t buf[sizeof(button)];
+    struct tn_aml a;
+
+    (void)state;
+    for (size_t cap = len - 1; cap <= len; cap++) {
+        tn_aml_init(&a, buf, cap);
+        tn_acpi_aml_power_button(&a);
+        assert_int_equal(tn_aml_finish(&a), cap < len ? TN_ENOSPC : (int64_t)len);
+    }
+    assert_memory_equal(buf, button, len);
+}
+
 /* -- with ACPICA's own compiler, which does not read an RSDP by itself -- */
 
 static bool runs(const char *command)
@@ -693,6 +708,7 @@ int main(void)
         cmocka_unit_test(an_id_is_aligned_and_in_the_address_space),
         cmocka_unit_test(events_need_interrupts_of_their_own),
         cmocka_unit_test(an_id_and_its_event_byte_for_byte),
+        cmocka_unit_test(a_power_button_byte_for_byte),
         cmocka_unit_test(tables_hang_together),
         cmocka_unit_test(the_fadt_is_of_reduced_hardware),
         cmocka_unit_test(the_madt_names_cpus_and_io_apic),

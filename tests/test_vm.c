@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "tn_vm.h"
 
+#include "clock.h"
 #include "test.h"
 
 #include <dirent.h>
@@ -179,6 +180,7 @@ static void wrong_moves_are_errors(void **state)
     assert_int_equal(tn_vm_pause(&closed), TN_ESTATE);
     assert_int_equal(tn_vm_resume(&closed), TN_ESTATE);
     assert_int_equal(tn_vm_shutdown(&closed), TN_ESTATE);
+    assert_int_equal(tn_vm_ctrl_alt_del(&closed), TN_ESTATE);
     assert_int_equal(tn_vm_kill(&closed), TN_ESTATE);
     assert_int_equal(tn_vm_stop(&closed, 0), TN_ESTATE);
     assert_int_equal(tn_vm_wait(&closed, 0), TN_ESTATE);
@@ -190,6 +192,7 @@ static void wrong_moves_are_errors(void **state)
     assert_int_equal(tn_vm_pause(&b.vm), TN_ESTATE);
     assert_int_equal(tn_vm_resume(&b.vm), TN_ESTATE);
     assert_int_equal(tn_vm_shutdown(&b.vm), TN_ESTATE);
+    assert_int_equal(tn_vm_ctrl_alt_del(&b.vm), TN_ESTATE);
     assert_int_equal(tn_vm_wait(&b.vm, 0), TN_ESTATE);
     assert_int_equal(tn_vm_start(&b.vm), 0);
     assert_int_equal(tn_vm_start(&b.vm), TN_ESTATE);
@@ -201,6 +204,7 @@ static void wrong_moves_are_errors(void **state)
     assert_int_equal(tn_vm_pause(&b.vm), TN_ESTATE);
     assert_int_equal(tn_vm_start(&b.vm), TN_ESTATE);
     assert_int_equal(tn_vm_shutdown(&b.vm), TN_ESTATE);
+    assert_int_equal(tn_vm_ctrl_alt_del(&b.vm), TN_ESTATE);
     assert_int_equal(tn_vm_kill(&b.vm), 0); /* a paused machine can be ended */
     assert_int_equal(tn_vm_wait(&b.vm, -1), TN_VM_KILLED);
     assert_int_equal(tn_vm_kill(&b.vm), 0);
@@ -221,6 +225,83 @@ static void killed_before_it_began(void **state)
     assert_int_equal(tn_vm_start(&b.vm), TN_ESTATE);
     bench_close(&b);
 }
+
+/* A guest that does not hear has its time, and is ended then. */
+static void a_stop_takes_its_grace(void **state)
+{
+    static const int grace[] = {0, 300, 0};
+    static struct bench b;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(grace); i++) {
+        double begun;
+
+        bench_create(&b, "spin");
+        assert_int_equal(tn_vm_start(&b.vm), 0);
+        if (i == 2) /* it cannot be asked */
+            assert_int_equal(tn_vm_pause(&b.vm), 0);
+        begun = seconds(CLOCK_MONOTONIC);
+        assert_int_equal(tn_vm_stop(&b.vm, i == 2 ? 100000 : grace[i]), 0);
+        assert_true(seconds(CLOCK_MONOTONIC) - begun >= grace[i] / 1000.0);
+        assert_true(seconds(CLOCK_MONOTONIC) - begun < 20);
+        assert_int_equal(tn_vm_wait(&b.vm, 0), TN_VM_KILLED);
+        assert_int_equal(tn_vm_stop(&b.vm, 100000), 0); /* again: it has ended */
+        bench_close(&b);
+    }
+}
+
+#if defined(__x86_64__)
+/* Whether the first CPU's local APIC has been told of the vector. */
+static bool is_requested(struct tn_vm *vm, unsigned vector)
+{
+    struct kvm_lapic_state apic;
+    const uint8_t *regs = (const uint8_t *)apic.regs;
+
+    assert_int_equal(tn_kvm_x86_get_lapic(&vm->cpu[0].vcpu, &apic), 0);
+    return regs[0x200 + vector / 32 * 16 + vector / 8 % 4] >> vector % 8 & 1;
+}
+
+/* The button is an edge of a pin of its own; a guest that masks it hears nothing, not even later. */
+static void the_button_is_one_edge(void **state)
+{
+    static struct bench b;
+    struct kvm_irqchip chip;
+    struct kvm_lapic_state apic;
+
+    (void)state;
+    bench_create(&b, "idle");
+    for (unsigned listens = 0; listens < 2; listens++) {
+        assert_int_equal(tn_kvm_x86_get_lapic(&b.vm.cpu[0].vcpu, &apic), 0);
+        apic.regs[0xf1] |= 1; /* the APIC is enabled */
+        assert_int_equal(tn_kvm_x86_set_lapic(&b.vm.cpu[0].vcpu, &apic), 0);
+        memset(&chip, 0, sizeof(chip));
+        chip.chip_id = KVM_IRQCHIP_IOAPIC;
+        assert_int_equal(tn_kvm_x86_get_irqchip(&b.vm.kvm_vm, &chip), 0);
+        assert_true(chip.chip.ioapic.redirtbl[TN_VM_X86_BUTTON_GSI].fields.mask);
+        if (listens) {
+            chip.chip.ioapic.redirtbl[TN_VM_X86_BUTTON_GSI].bits = 0x5f;
+            assert_int_equal(tn_kvm_x86_set_irqchip(&b.vm.kvm_vm, &chip), 0);
+            assert_false(is_requested(&b.vm, 0x5f));
+        }
+        if (!listens)
+            assert_int_equal(tn_vm_start(&b.vm), 0);
+        else
+            assert_int_equal(tn_vm_resume(&b.vm), 0);
+        until_seen(&b, "idle\n");
+        assert_int_equal(tn_vm_shutdown(&b.vm), 0);
+        assert_int_equal(tn_vm_pause(&b.vm), 0);
+        assert_int_equal(is_requested(&b.vm, 0x5f), listens);
+        assert_int_equal(tn_kvm_x86_get_irqchip(&b.vm.kvm_vm, &chip), 0);
+        assert_int_equal(chip.chip.ioapic.irr & 1u << TN_VM_X86_BUTTON_GSI, 0);
+        assert_int_equal(tn_i8042_read(&b.vm.board.i8042, 4) & 1, 0); /* no key */
+    }
+    assert_int_equal(tn_vm_resume(&b.vm), 0);
+    assert_int_equal(tn_vm_ctrl_alt_del(&b.vm), 0);
+    assert_int_equal(tn_vm_pause(&b.vm), 0);
+    assert_int_equal(tn_i8042_read(&b.vm.board.i8042, 4) & 1, 1);
+    bench_close(&b);
+}
+#endif
 
 /* The guest's numbers stay in order, none lost, none twice, over many pauses at random moments. */
 static void pauses_lose_nothing(void **state)
@@ -597,6 +678,10 @@ int main(void)
         cmocka_unit_test(each_ending_has_its_reason),
         cmocka_unit_test(wrong_moves_are_errors),
         cmocka_unit_test(killed_before_it_began),
+        cmocka_unit_test(a_stop_takes_its_grace),
+#if defined(__x86_64__)
+        cmocka_unit_test(the_button_is_one_edge),
+#endif
         cmocka_unit_test(pauses_lose_nothing),
         cmocka_unit_test(a_paused_machine_stands_still),
         cmocka_unit_test(an_idle_guest_costs_nothing),

@@ -612,7 +612,7 @@ static void after_open(struct rig *rig, const struct op *op, int result)
     if (result >= 0)
         tn_vm_image_close(&rig->made);
     assert_int_equal(rig->made.layers, 0);
-    assert_null(rig->made.state.cpu);
+    assert_null(rig->made.state.arch.cpu);
     assert_null(rig->made.dir);
 }
 

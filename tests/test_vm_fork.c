@@ -197,7 +197,7 @@ static void hop(struct chain *c)
         return;
     }
     save(c, from);
-    c->busy += from->state.uart.tx_count > 0;
+    c->busy += from->state.arch.uart.tx_count > 0;
     tn_vm_close_to(old, &c->reaper); /* hands out what the next one has as well */
     con_cut(&c->con, len);
     tn_vm_image_close(&c->image[c->now]); /* nobody needs it but for its digests */
@@ -537,7 +537,8 @@ static void ids(void **state)
     memcpy(seen[n++], id_of(&vm), 16);
     assert_memory_not_equal(seen[0], none, 16);
     /* The notification is an edge of its own pin; this guest would have it as vector 0x3f. */
-    image.state.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.redirtbl[TN_VM_X86_GED_GSI].bits = 0x3f;
+    image.state.arch.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.redirtbl[TN_VM_X86_GED_GSI].bits =
+        0x3f;
     for (int i = 0; i < KIDS; i++) {
         own(&cfg, &kid_con[i]);
         if (i == 3)
@@ -547,10 +548,10 @@ static void ids(void **state)
                                   : tn_vm_fork(&kid[i], &kvm, &loop, &image, &cfg),
                          0);
         assert_int_equal(tn_vm_state_save(&s, &kid[i]), 0);
-        vector = (uint8_t *)s.cpu[0].lapic.regs + 0x200 + 0x10;
+        vector = (uint8_t *)s.arch.cpu[0].lapic.regs + 0x200 + 0x10;
         assert_int_equal(vector[3] >> 7, i != 2);
-        assert_int_equal(s.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.irr & 1u << TN_VM_X86_GED_GSI,
-                         0);
+        assert_int_equal(
+            s.arch.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.irr & 1u << TN_VM_X86_GED_GSI, 0);
         tn_vm_state_close(&s);
         if (i == 2)
             assert_memory_equal(id_of(&kid[i]), seen[0], 16);
@@ -567,7 +568,7 @@ static void ids(void **state)
             assert_int_equal(tn_vm_reset(&kid[i]), 0);
             memcpy(seen[n++], id_of(&kid[i]), 16);
             assert_int_equal(tn_vm_state_save(&s, &kid[i]), 0);
-            vector = (uint8_t *)s.cpu[0].lapic.regs + 0x200 + 0x10;
+            vector = (uint8_t *)s.arch.cpu[0].lapic.regs + 0x200 + 0x10;
             assert_int_equal(vector[3] >> 7, 1);
             tn_vm_state_close(&s);
         }
@@ -1037,7 +1038,7 @@ static void output_goes_on(void **state)
         assert_true(seconds(CLOCK_MONOTONIC) < end);
     }
     take(&image, &vm);
-    assert_true(image.state.uart.tx_count > 0);
+    assert_true(image.state.arch.uart.tx_count > 0);
     fork_kid(0, &image);
     for (int i = 0; i < 3; i++) {
         con_cut(&kid_con[0], 0);

@@ -419,7 +419,7 @@ static bool asked_for(struct tn_vm *m, uint8_t vector)
 
     do {
         assert_int_equal(tn_vm_state_save(&s, m), 0);
-        yes = ((uint8_t *)s.cpu[0].lapic.regs)[0x200 + vector / 32 * 16 + vector % 32 / 8] >>
+        yes = ((uint8_t *)s.arch.cpu[0].lapic.regs)[0x200 + vector / 32 * 16 + vector % 32 / 8] >>
                   vector % 8 &
               1;
         tn_vm_state_close(&s);
@@ -446,9 +446,10 @@ static void clones_hear_their_devices(void **state)
     wd_add(&g.at[AT_VSOCK], 2, 30, 8, true); /* for an event */
     take(&image, &vm);
     /* This guest would have the first network as vector 0x3e, the sockets as 0x3f. */
-    image.state.chips.chip[KVM_IRQCHIP_IOAPIC].chip.ioapic.redirtbl[TN_VM_X86_VIRTIO_GSI].bits =
-        0x3e;
-    image.state.chips.chip[KVM_IRQCHIP_IOAPIC]
+    image.state.arch.chips.chip[KVM_IRQCHIP_IOAPIC]
+        .chip.ioapic.redirtbl[TN_VM_X86_VIRTIO_GSI]
+        .bits = 0x3e;
+    image.state.arch.chips.chip[KVM_IRQCHIP_IOAPIC]
         .chip.ioapic.redirtbl[TN_VM_X86_VIRTIO_GSI + AT_VSOCK]
         .bits = 0x3f;
     wires_open(&w);

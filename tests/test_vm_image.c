@@ -96,7 +96,7 @@ static void refused(const char *from, int want, const char *file, uint32_t depth
             fail_msg("%d, not %d (errno %d): file %s, not %s, at %llu, depth %u", r, want, errno,
                      image.fault.file, file, (unsigned long long)image.fault.at, image.fault.depth);
         assert_int_equal(image.layers, 0);
-        assert_null(image.state.cpu);
+        assert_null(image.state.arch.cpu);
         tn_vm_image_close(&image);
     }
 }

@@ -239,7 +239,7 @@ static void same_bytes_at_rest(void **state)
         boot(&vm, &loop, &con, words[i], cpus, false);
         hear(&vm, &loop, &con, 0, "ready\n");
         if (i % 2) /* keys that nobody reads */
-            assert_int_equal(tn_vm_shutdown(&vm), 0);
+            assert_int_equal(tn_vm_ctrl_alt_del(&vm), 0);
         save_restore_save(words[i], NULL, NULL, false, "q");
     }
 }
@@ -263,15 +263,15 @@ static void same_bytes_of_an_hour_ago(void **state)
         cfg.stopped = !real;
         assert_int_equal(tn_vm_restore(&other, &kvm, &loop, &image, &cfg), 0);
         assert_int_equal(tn_vm_state_save(&s, &other), 0);
-        assert_memory_equal(&s.time, &image.state.time, sizeof(s.time));
-        assert_int_equal(s.cpu[0].tsc_offset, image.state.cpu[0].tsc_offset);
+        assert_memory_equal(&s.arch.time, &image.state.arch.time, sizeof(s.arch.time));
+        assert_int_equal(s.arch.cpu[0].tsc_offset, image.state.arch.cpu[0].tsc_offset);
         tn_vm_state_close(&s);
         /* Once it has run, time has gone by. */
         assert_int_equal(tn_vm_start(&other), 0);
         assert_int_equal(tn_vm_pause(&other), 0);
         assert_int_equal(tn_vm_state_save(&s, &other), 0);
-        assert_true(s.time.realtime_ns > image.state.time.realtime_ns);
-        assert_true(s.time.kvmclock_ns >= image.state.time.kvmclock_ns);
+        assert_true(s.arch.time.realtime_ns > image.state.arch.time.realtime_ns);
+        assert_true(s.arch.time.kvmclock_ns >= image.state.arch.time.kvmclock_ns);
         tn_vm_state_close(&s);
         tn_vm_close(&other);
     }
@@ -441,12 +441,12 @@ static void only_at_rest(void **state)
     to.dir = name_of("none");
     memset(&s, 0xee, sizeof(s));
     assert_int_equal(tn_vm_state_save(&s, &vm), TN_ESTATE); /* closed */
-    assert_null(s.cpu);
+    assert_null(s.arch.cpu);
     boot(&vm, &loop, &con, "wait", 1, true);
     for (int over = 0; over < 2; over++) {
         memset(&s, 0xee, sizeof(s));
         assert_int_equal(tn_vm_state_save(&s, &vm), TN_ESTATE);
-        assert_null(s.cpu);
+        assert_null(s.arch.cpu);
         assert_int_equal(tn_vm_image_take(&image, &vm, NULL), TN_ESTATE);
         for (int diff = 0; diff < 2; diff++) {
             to.diff = diff;
@@ -513,7 +513,7 @@ static void another_make(void **state)
         cfg.vsock.path = name_of("sock");
         cfg.balloon = i == 7;
         assert_int_equal(tn_vm_init(&other, &kvm, &loop, &cfg), 0);
-        assert_int_equal(tn_vm_state_restore(&other, &s, TN_KVM_X86_TIME_STOPPED), TN_EINVAL);
+        assert_int_equal(tn_vm_state_restore(&other, &s, true), TN_EINVAL);
         tn_vm_close(&other);
         wires_close(&wires);
     }
@@ -541,7 +541,7 @@ static void one_is_missing(void **state)
         if (i < 0)
             assert_int_equal(tn_vm_state_save(&s, &other), 0);
         else
-            assert_int_equal(tn_vm_state_restore(&other, &s, TN_KVM_X86_TIME_STOPPED), TN_EINVAL);
+            assert_int_equal(tn_vm_state_restore(&other, &s, true), TN_EINVAL);
         tn_vm_close(&other);
         wires_close(&wires);
     }
@@ -594,7 +594,7 @@ static void refused(const uint8_t *bytes, size_t len, const char *what, size_t a
     r = parse(&s, exact, len);
     if (r >= 0)
         fail_msg("%s at %zu of %zu: accepted", what, at, len);
-    if (s.cpu || s.disk || s.xsave || s.net || s.vsock || s.balloon)
+    if (s.arch.cpu || s.disk || s.arch.xsave || s.net || s.vsock || s.balloon)
         fail_msg("%s at %zu: not closed", what, at);
     if (heap > 4 * len + 65536)
         fail_msg("%s at %zu: %zu bytes of heap for %zu", what, at, heap, len);
@@ -848,7 +848,7 @@ static void forged_states_harm_nobody(void **state)
             if (!again)
                 tn_vm_close(&other);
             made += !again;
-            s.host = keep.host;
+            s.arch.host = keep.arch.host;
             image.state = s;
             if (try_it(&other, again, seed + i, test_random(&random) % 1500))
                 ran++;
@@ -985,7 +985,7 @@ static struct tn_vm_state forged(enum field field, uint64_t value)
     bytes = file_of_state(&s, &len);
     assert_int_equal(parse(&out, bytes, len), 0);
     free(bytes);
-    out.host = image.state.host;
+    out.arch.host = image.state.arch.host;
     tn_vm_state_close(&s);
     return out;
 }
@@ -1145,7 +1145,7 @@ static void forged_drivers_harm_nobody(void **state)
         if (parse(&s, bytes, golden_len) < 0)
             continue;
         parsed++;
-        s.host = keep.host;
+        s.arch.host = keep.arch.host;
         image.state = s;
         wires_open(&w);
         own(&cfg, &con);

@@ -156,12 +156,48 @@ static void string_accesses(void **state)
         assert_int_equal(bytes[i], 63);
 }
 
-static void a_shutdown_is_ctrl_alt_del(void **state)
+static void the_keys_are_not_the_button(void **state)
 {
     (void)state;
     board_open();
-    tn_vm_x86_shutdown(&board);
+    assert_int_equal(tn_vm_x86_shutdown(&board), TN_ESYS); /* its line leads nowhere */
+    assert_false(in(0x64) & 1);
+    assert_int_equal(tn_vm_x86_ctrl_alt_del(&board), 0);
     assert_true(in(0x64) & 1);
+    assert_int_equal(in(0x60), 0x1d); /* control, in set 1 */
+}
+
+/* Where needle is in the first len bytes of p; NULL: nowhere. */
+static const uint8_t *find(const uint8_t *p, size_t len, const char *needle, size_t size)
+{
+    for (size_t i = 0; i + size <= len; i++) {
+        if (memcmp(p + i, needle, size) == 0)
+            return p + i;
+    }
+    return NULL;
+}
+
+/* Each event has an interrupt of its own, which the guest is told of and no device has. */
+static void the_events_of_the_dsdt(void **state)
+{
+    uint8_t dsdt[4096];
+
+    (void)state;
+    for (uint32_t virtio = 0; virtio <= TN_VM_X86_MAX_VIRTIO; virtio++) {
+        int64_t n = tn_vm_x86_dsdt_(dsdt, sizeof(dsdt), virtio);
+        size_t len = n > 0 ? (size_t)n : 0;
+
+        assert_true(n > 0);
+        assert_non_null(find(dsdt, len, "\x08_HID\x0c\x41\xd0\x0c\x0c", 10)); /* PNP0C0C */
+        assert_non_null(find(dsdt, len, "\x89\x06\x00\x03\x01\x09\0\0\0", 9));
+        assert_non_null(find(dsdt, len, "\x89\x06\x00\x03\x01\x0a\0\0\0", 9));
+        assert_non_null(find(dsdt, len, "\x93\x68\x0a\x09\x86\\\x2e_SB_VGEN\x0a\x80", 17));
+        assert_non_null(find(dsdt, len, "\x93\x68\x0a\x0a\x86\\\x2e_SB_PWRB\x0a\x80", 17));
+        for (uint32_t i = 0; i < virtio; i++) {
+            assert_int_not_equal(tn_vm_x86_gsi_(i), TN_VM_X86_GED_GSI);
+            assert_int_not_equal(tn_vm_x86_gsi_(i), TN_VM_X86_BUTTON_GSI);
+        }
+    }
 }
 
 /* The tables lie where a guest looks for them, and say how many CPUs there are. */
@@ -207,7 +243,8 @@ int main(void)
         cmocka_unit_test(the_ports_that_end_the_machine),
         cmocka_unit_test(the_devices_are_where_they_belong),
         cmocka_unit_test(string_accesses),
-        cmocka_unit_test(a_shutdown_is_ctrl_alt_del),
+        cmocka_unit_test(the_keys_are_not_the_button),
+        cmocka_unit_test(the_events_of_the_dsdt),
         cmocka_unit_test(the_tables_are_found),
     };
 

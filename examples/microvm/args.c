@@ -6,10 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tn_boot_x86.h"
+#include "arch.h"
 #include "tn_cmdline.h"
 #include "tn_virtio_net.h"
-#include "tn_vm_x86.h"
 #include "tn_vsock_unix.h"
 
 static const char help[] =
@@ -18,14 +17,13 @@ static const char help[] =
     "usage: microvm --kernel FILE [option ...]\n"
     "       microvm --restore DIR [option ...]\n"
     "\n"
-    "  --kernel FILE     an uncompressed vmlinux (ELF) or a bzImage (vmlinuz)\n"
+    "  --kernel FILE     " ARCH_HELP_KERNEL "\n"
     "  --initrd FILE     an initial RAM disk or initramfs\n"
     "  --cmdline TEXT    the kernel's command line; default: console=ttyS0 panic=-1\n"
-    "  --memory SIZE     RAM, 16M to 1T, a multiple of 4K; suffixes K, M, G, T; default: 256M\n"
-    "  --cpus N          virtual CPUs, 1 to 254; default: 1\n"
+    "  --memory SIZE     RAM, " ARCH_RAM "; suffixes K, M, G, T; default: 256M\n"
+    "  --cpus N          virtual CPUs, " ARCH_CPUS "; default: 1\n"
     "  --console WHERE   the serial port ttyS0: stdio, pty, file:PATH or none; default: stdio\n"
-    "  --boot HOW        linux64, pvh, linux32, or auto: the first of these that the image has,\n"
-    "                    and says which; default: auto, says it if it is not linux64\n"
+    "  --boot HOW        " ARCH_HELP_BOOT
     "  --hugepages       back the RAM with the host's pool of 2 MiB pages\n"
     "  --disk PATH[,...] a disk, a file or block device; the first is /dev/vda; repeatable\n"
     "       ,ro            the guest cannot write\n"
@@ -70,9 +68,9 @@ static const char help[] =
     "  --version         print the version\n"
     "  --help            print this\n"
     "\n"
-    "With the console on a terminal, Ctrl-A X leaves, Ctrl-A Ctrl-A sends a Ctrl-A. SIGTERM and\n"
-    "SIGINT ask the guest to shut down (ctrl-alt-del); after 10 s, or at the second signal, the\n"
-    "machine is ended.\n"
+    "With the console on a terminal, Ctrl-A X leaves, Ctrl-A Ctrl-A sends a Ctrl-A. SIGTERM asks\n"
+    "the guest to shut down by its power button, SIGINT by ctrl-alt-del; after 10 s, or at the\n"
+    "second of these signals, the machine is ended.\n"
     "\n"
     "exit codes: 0 the guest powered off, 2 bad usage, 3 no KVM, 4 a file or what is in it,\n"
     "5 the host failed, 10 the guest asked for a reset, 11 it crashed, 12 it panicked (where its\n"
@@ -110,10 +108,10 @@ static bool parse_size(const char *text, uint64_t *out)
 
 static int parse_memory(const char *value, struct args *out)
 {
-    static const char limit[] = "RAM is 16M to 1T, a multiple of 4K; suffixes K, M, G, T";
-    struct tn_loader_range ram[TN_VM_X86_RAM];
+    static const char limit[] = "RAM is " ARCH_RAM "; suffixes K, M, G, T";
+    struct tn_loader_range ram[TN_VM_ARCH_RAM];
 
-    if (!parse_size(value, &out->memory) || tn_vm_x86_ram(out->memory, ram) < 0)
+    if (!parse_size(value, &out->memory) || tn_vm_arch_ram(out->memory, ram) < 0)
         return bad("--memory", value, limit);
     return -1;
 }
@@ -122,8 +120,8 @@ static int parse_cpus(const char *value, struct args *out)
 {
     uint64_t n;
 
-    if (!parse_size(value, &n) || n < 1 || n > TN_VM_X86_MAX_CPUS)
-        return bad("--cpus", value, "1 to 254 virtual CPUs");
+    if (!parse_size(value, &n) || n < 1 || n > TN_VM_ARCH_MAX_CPUS)
+        return bad("--cpus", value, ARCH_CPUS " virtual CPUs" ARCH_CPUS_WHY);
     out->cpus = (uint32_t)n;
     return -1;
 }
@@ -147,16 +145,14 @@ static int parse_console(const char *value, struct args *out)
 
 static int parse_boot(const char *value, struct args *out)
 {
-    static const char *const how[] = {"auto", "linux64", "pvh", "linux32"};
-
-    for (uint32_t i = 0; i < sizeof(how) / sizeof(how[0]); i++) {
-        if (strcmp(value, how[i]) == 0) {
-            out->boot = i; /* the order of enum tn_boot_x86_proto */
+    for (uint32_t i = 0; arch_boot[i]; i++) {
+        if (strcmp(value, arch_boot[i]) == 0) {
+            out->boot = i;
             out->say_boot = true;
             return -1;
         }
     }
-    return bad("--boot", value, "auto, linux64, pvh or linux32");
+    return bad("--boot", value, ARCH_BOOT);
 }
 
 /*

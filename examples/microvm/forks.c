@@ -368,14 +368,14 @@ static void end_clone(struct clone *c)
 
 /* ---- all of them ---- */
 
-bool forks_shutdown(struct forks *f)
+bool forks_ask(struct forks *f, bool keys)
 {
     bool asked = false;
 
     for (uint32_t k = 0; k < f->made; k++) {
         if (!f->clone[k].live)
             continue;
-        if (tn_vm_shutdown(&f->clone[k].vm) >= 0)
+        if (ask(&f->clone[k].vm, keys) >= 0)
             asked = true;
         else
             (void)tn_vm_kill(&f->clone[k].vm);

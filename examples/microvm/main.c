@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arch.h"
 #include "microvm.h"
 #include "tn_strerror.h"
 
@@ -92,10 +93,15 @@ static void kill_all(struct microvm *m)
         (void)tn_vm_kill(&m->vm);
 }
 
-/* Whether a guest was there to be asked. */
-static bool ask_all(struct microvm *m)
+int ask(struct tn_vm *vm, bool keys)
 {
-    return m->forks ? forks_shutdown(m->forks) : tn_vm_shutdown(&m->vm) >= 0;
+    return keys ? tn_vm_ctrl_alt_del(vm) : tn_vm_shutdown(vm);
+}
+
+/* Whether a guest was there to be asked. */
+static bool ask_all(struct microvm *m, bool keys)
+{
+    return m->forks ? forks_ask(m->forks, keys) : ask(&m->vm, keys) >= 0;
 }
 
 static void on_leave(void *ctx)
@@ -133,7 +139,8 @@ static void on_snapshot(struct microvm *m)
         m->wanted = true;
 }
 
-/* The first signal asks the guest to shut down, the second ends the machine. */
+/* The first signal asks the guest to shut down, SIGTERM by its power button, SIGINT by
+ * ctrl-alt-del; the second ends the machine. */
 static void on_signal(void *ctx, uint32_t events)
 {
     struct microvm *m = ctx;
@@ -150,7 +157,7 @@ static void on_signal(void *ctx, uint32_t events)
         on_leave(m);
     } else {
         m->stopping = true;
-        if (ask_all(m))
+        if (ask_all(m, info.ssi_signo == SIGINT))
             (void)tn_loop_timer_arm(&m->grace, GRACE_NS, 0);
         else
             kill_all(m);
@@ -225,7 +232,7 @@ static int boot(struct microvm *m)
     free(m->kernel.bytes);
     free(m->initrd.bytes);
     if (r >= 0)
-        say_boot(m);
+        arch_say_boot(m);
     return r < 0 ? say_refused(m, r) : -1;
 }
 

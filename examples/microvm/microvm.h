@@ -76,9 +76,6 @@ void overlays_close(const struct microvm *m, char *dir);
 
 /* ---- say.c: one line on stderr each; returns the code to exit with ---- */
 
-/* Which boot protocol --boot auto has picked, where that is worth a line. */
-void say_boot(const struct microvm *m);
-
 /* Why tn_vm_init refused: what, and the limit. */
 int say_refused(const struct microvm *m, int err);
 
@@ -105,12 +102,15 @@ int output_error(const struct tn_vm *vm);
 /* All of --forks, from the image to the last clone's end. */
 int forks_run(struct microvm *m);
 
-/* For all clones. shutdown: whether one could be asked. */
-bool forks_shutdown(struct forks *f);
+/* For all clones. forks_ask: as ask; whether one could be asked. */
+bool forks_ask(struct forks *f, bool keys);
 void forks_kill(struct forks *f);
 void forks_resize(struct forks *f, uint16_t cols, uint16_t rows);
 
 /* ---- main.c ---- */
+
+/* Asks a guest to shut down: by its power button, or with keys by ctrl-alt-del. */
+int ask(struct tn_vm *vm, bool keys);
 
 uint64_t now_ns(void);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arch.h"
 #include "microvm.h"
 #include "tn_strerror.h"
 
@@ -102,19 +103,8 @@ int say_refused_vsock(const struct tn_vm_vsock_cfg *vsock, int err, int sys)
     return EXIT_INPUT;
 }
 
-static const char *const protocol[] = {"auto", "linux64", "pvh", "linux32"};
-
-void say_boot(const struct microvm *m)
-{
-    uint32_t proto = m->vm.board.boot.proto;
-
-    if (m->args.boot == TN_BOOT_X86_AUTO && (m->args.say_boot || proto != TN_BOOT_X86_LINUX64))
-        fprintf(stderr, "microvm: --boot auto: %s\n", protocol[proto]);
-}
-
 int say_refused(const struct microvm *m, int err)
 {
-    const struct tn_boot_x86_info *info = &m->vm.board.info;
     int sys = errno;
 
     if (m->args.cpus > (uint32_t)tn_kvm_cap(&m->kvm, KVM_CAP_MAX_VCPUS)) {
@@ -138,29 +128,7 @@ int say_refused(const struct microvm *m, int err)
         fprintf(stderr, "microvm: %s: %s\n", tn_strerror(err), strerror(sys));
         return EXIT_HOST;
     }
-    switch (info->stage) {
-    case TN_BOOT_X86_AT_KERNEL:
-    case TN_BOOT_X86_AT_PLACE:
-        fprintf(stderr, "microvm: %s: %s (RAM is %" PRIu64 " MiB)\n", m->args.kernel,
-                tn_strerror_loader(info->detail), m->args.memory >> 20);
-        return EXIT_INPUT;
-    case TN_BOOT_X86_AT_PROTO:
-        fprintf(stderr, "microvm: %s: the image does not offer the protocol of --boot %s\n",
-                m->args.kernel, protocol[m->args.boot]);
-        return EXIT_INPUT;
-    case TN_BOOT_X86_AT_CMDLINE:
-        fprintf(stderr, "microvm: --cmdline: %zu bytes; the kernel takes fewer\n",
-                strlen(m->args.cmdline));
-        return EXIT_USAGE;
-    case TN_BOOT_X86_AT_INITRD:
-        fprintf(stderr,
-                "microvm: %s: %zu bytes do not fit beside the kernel in %" PRIu64 " MiB of RAM\n",
-                m->args.initrd, m->initrd.len, m->args.memory >> 20);
-        return EXIT_INPUT;
-    default:
-        fprintf(stderr, "microvm: %s\n", tn_strerror(err));
-        return EXIT_HOST;
-    }
+    return arch_say_load(m, err);
 }
 
 /* ---- snapshots ---- */
@@ -217,58 +185,14 @@ static const char *why_file(const struct microvm *m, int err, int sys)
     }
 }
 
-/* What this host has not got that the snapshot's CPUs have. */
-static void say_lack(const char *dir, const struct tn_kvm_x86_lack *lack)
-{
-    static const char *const reg[] = {"EAX", "EBX", "ECX", "EDX"};
-
-    fprintf(stderr, "microvm: %s: this host lacks ", dir);
-    switch (lack->kind) {
-    case TN_KVM_X86_LACK_VENDOR:
-        fprintf(stderr,
-                "the CPU: it is another maker's (CPUID leaf 0 EBX 0x%" PRIx64
-                ", the snapshot's is 0x%" PRIx64 ")\n",
-                lack->have, lack->want);
-        break;
-    case TN_KVM_X86_LACK_FEATURE:
-        fprintf(stderr,
-                "CPUID leaf 0x%" PRIx32 ", %" PRIu32 " %s bits 0x%" PRIx64
-                ", which the snapshot was taken with\n",
-                lack->function, lack->index, reg[lack->reg & 3], lack->want);
-        break;
-    case TN_KVM_X86_LACK_LIMIT:
-        fprintf(stderr,
-                "a CPUID leaf 0x%" PRIx32 " %s of %" PRIu64 ", which the snapshot was taken with; "
-                "here it is %" PRIu64 "\n",
-                lack->function, reg[lack->reg & 3], lack->want, lack->have);
-        break;
-    case TN_KVM_X86_LACK_XSAVE:
-        fprintf(stderr,
-                "XSAVE component %" PRIu32 " at offset %" PRIu64
-                ", which the snapshot was taken with; here it is at %" PRIu64 "\n",
-                lack->index, lack->want, lack->have);
-        break;
-    case TN_KVM_X86_LACK_MSR:
-        fprintf(stderr, "MSR 0x%" PRIx32 ", which is 0x%" PRIx64 " in the snapshot\n", lack->msr,
-                lack->want);
-        break;
-    default:
-        fprintf(stderr,
-                "a TSC of %" PRIu64 " kHz, which the snapshot was taken with; here it is %" PRIu64
-                " kHz, and cannot be scaled\n",
-                lack->want, lack->have);
-        break;
-    }
-}
-
 int say_image(const struct microvm *m, int err)
 {
     const struct tn_vm_fault *fault = &m->image.fault;
     const char *dir = m->args.restore;
     int sys = errno;
 
-    if (!fault->file && fault->lack.kind != TN_KVM_X86_LACK_NONE) {
-        say_lack(dir, &fault->lack);
+    if (!fault->file && fault->lack.kind != 0) {
+        arch_say_lack(dir, &fault->lack);
         return EXIT_HOST;
     }
     if (!fault->file) {
@@ -296,22 +220,6 @@ static const char *name_clone(char text[32], int k)
     return text;
 }
 
-/* The part of a vCPU's state that KVM did not take. */
-static void say_kvm(const char *name, const struct tn_kvm_x86_refused *refused, int sys)
-{
-    static const char *const part[] = {"nothing", "lengths", "segments", "registers",
-                                       "XCRs",    "XSAVE",   "APIC",     "debug registers",
-                                       "TSC",     "MSRs",    "events",   "activity"};
-    uint32_t i = refused->part < sizeof(part) / sizeof(part[0]) ? refused->part : 0;
-
-    if (refused->part == TN_KVM_X86_PART_MSRS && sys == EINVAL)
-        fprintf(stderr, "microvm: %sKVM refuses 0x%" PRIx64 " for MSR 0x%" PRIx32 "\n", name,
-                refused->data, refused->msr);
-    else
-        fprintf(stderr, "microvm: %sKVM refuses the %s of a vCPU: %s\n", name, part[i],
-                strerror(sys));
-}
-
 int say_clone(const struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg, int k, int err)
 {
     char text[32];
@@ -324,10 +232,8 @@ int say_clone(const struct tn_vm *vm, const struct tn_vm_clone_cfg *cfg, int k, 
         return say_refused_net(&cfg->net[vm->devices.refused_net - 1], &vm->devices, err, sys);
     if (vm->devices.refused_vsock)
         return say_refused_vsock(&cfg->vsock, err, sys);
-    if (vm->refused.part != TN_KVM_X86_PART_NONE) {
-        say_kvm(name, &vm->refused, sys);
+    if (arch_say_kvm(name, &vm->refused, sys))
         return EXIT_HOST;
-    }
     fprintf(stderr, "microvm: %s%s%s\n", name, err == TN_ESYS ? strerror(sys) : tn_strerror(err),
             err == TN_ESYS && (sys == EMFILE || sys == ENFILE) ? ": see ulimit -n" : "");
     return err == TN_ESYS || err == TN_ENODEV || err == TN_EAGAIN ? EXIT_HOST : EXIT_INPUT;
