@@ -26,7 +26,16 @@ Q   := @
 say  = @printf '  %-7s %s\n' $(1) $(2);
 endif
 
+# What this is built for. An arm64 machine has a device tree; a cross build has libfdt from source.
+MACHINE := $(if $(CROSS),$(CROSS:-=),$(shell uname -m))
+ARM64   := $(filter aarch64%,$(MACHINE))
+ifneq ($(CROSS),)
+ALL    += -isystem $(BUILD)/cross/src/fdt -isystem $(BUILD)/cross/src/cmocka
+LIBS   += -L$(BUILD)/cross/$(MACHINE)
+endif
+
 HEADERS  := $(wildcard include/tn_*.h)
+MICROVM  := $(patsubst examples/%.c,$(BUILD)/%.o,$(wildcard examples/microvm/*.c))
 EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c)) microvm
 UNITS    := $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c))
 THREADED := $(filter loop vsock_unix vm kvm kvm_x86 vm_virtio vm_devices vm_net \
@@ -36,11 +45,12 @@ BENCHES  := $(patsubst tests/bench/bench_%.c,%,$(wildcard tests/bench/bench_*.c)
 PROOFS   := $(patsubst tests/proof/%.c,%,$(wildcard tests/proof/*.c))
 ELFS     := $(patsubst tests/guests/%.c,%,$(wildcard tests/guests/*.c))
 GUESTS   := $(patsubst tests/guests/%.S,%,$(wildcard tests/guests/*.S))
+FOREIGN   = $(addprefix $(BUILD)/cross/,$(shell tests/cross/target programs))
 
 MAKEFLAGS += --jobs=$(shell nproc)
 export BUILD FUZZ_SECONDS
 
-.PHONY: all lib examples help run test unit replay check check-layers check-common check-headers \
+.PHONY: all lib examples help run test unit unit-cross replay check check-layers check-common check-headers \
         check-docs check-lint check-format format fuzz prove prove-mutants coverage bench \
         bench-net install clean guests deps
 .DELETE_ON_ERROR:
@@ -70,9 +80,20 @@ $(BUILD)/tenon.pc: lib/tenon.pc.in $(BUILD)/tenon.o Makefile
 	$(Q)fdt=$$($(CROSS)nm -u $(BUILD)/tenon.o | sed -n 's/.* fdt_create$$/ -lfdt/p') && \
 	    sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' -e "s|@FDT@|$$fdt|" $< > $@
 
-$(BUILD)/bin/microvm: $(patsubst examples/%.c,$(BUILD)/%.o,$(wildcard examples/microvm/*.c))
+# Only what uses tn_fdt links with libfdt.
+$(BUILD)/%/fdt: FDT := -lfdt
+ifneq ($(ARM64),)
+$(BUILD)/bin/%: FDT := -lfdt
+endif
+ifneq ($(CROSS),)
+$(BUILD)/tenon.o $(EXAMPLES:%=$(BUILD)/bin/%) $(UNITS:%=$(BUILD)/test/%) \
+    $(MICROVM): | $(BUILD)/cross/$(MACHINE)/libfdt.a
+$(UNITS:%=$(BUILD)/test/%): | $(BUILD)/cross/$(MACHINE)/libcmocka.a
+endif
+
+$(BUILD)/bin/microvm: $(MICROVM)
 	$(Q)mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(CFLAGS) $^ -o $@ $(LIBS)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $^ -o $@ $(LIBS) $(FDT)
 
 $(BUILD)/microvm/%.o: examples/microvm/%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
@@ -80,10 +101,7 @@ $(BUILD)/microvm/%.o: examples/microvm/%.c | deps-build
 
 $(BUILD)/bin/%: examples/%.c | deps-build
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CC,$@)$(CC) $(ALL) $< -o $@ $(LIBS)
-
-# Only what uses tn_fdt links with libfdt.
-$(BUILD)/%/fdt: FDT := -lfdt
+	$(call say,CC,$@)$(CC) $(ALL) $< -o $@ $(LIBS) $(FDT)
 
 # The same test, plain and optimised by gcc, and with sanitizers by clang.
 $(BUILD)/test/%: tests/test_%.c | deps-test
@@ -149,16 +167,38 @@ guests: $(GUESTS:%=$(BUILD)/guests/%.bin) $(ELFS:%=$(BUILD)/guests/%.elf)
 run: deps-testbed $(BUILD)/bin/microvm ## boot a stock Linux in the reference microVM
 	$(Q)tests/testbed/run-linux
 
+# ---- other machines' binaries ----
+
+cross-programs: $(FOREIGN)
+
+$(BUILD)/cross/src/%.stamp: tests/cross/fetch | deps-cross
+	$(Q)mkdir -p $(@D)
+	$(call say,FETCH,$*)if tests/cross/fetch $*; then touch $@; fi
+
+.SECONDEXPANSION:
+$(BUILD)/cross/%.a: $(BUILD)/cross/src/$$(subst lib,,$$(notdir $$*)).stamp
+	$(call say,CROSS,$@)tests/cross/target $(patsubst %/,%,$(dir $*)) library \
+	    $(subst lib,,$(notdir $*))
+
+$(BUILD)/cross/%: tests/test_$$(notdir $$*).c tests/cross/target \
+                  $(BUILD)/cross/$$(dir $$*)libcmocka.a $(BUILD)/cross/$$(dir $$*)libfdt.a
+	$(Q)mkdir -p $(@D) $(BUILD)/dep
+	$(call say,CROSS,$@)tests/cross/target $(patsubst %/,%,$(dir $*)) cc -Itests -MMD -MP -MT $@ \
+	    -MF $(BUILD)/dep/$(subst /,_,$@).d $< -o $@
+
 # ---- evidence ----
 
-test: deps-check deps-testbed unit-programs ## every test; ends with "N passed, N failed"
-	$(Q)tests/run.sh check unit replay cli linux
+test: deps-check deps-testbed unit-programs cross-programs ## every test; ends with "N passed, ..."
+	$(Q)tests/run.sh check unit replay cli cross linux
 
 unit-programs: $(UNITS:%=$(BUILD)/test/%) $(UNITS:%=$(BUILD)/asan/%) $(THREADED:%=$(BUILD)/tsan/%) \
                $(FUZZERS:%=$(BUILD)/replay/%) $(FUZZERS:%=$(BUILD)/msan/%) guests examples
 
 unit: unit-programs ## the unit tests and the seed replay only
 	$(Q)tests/run.sh unit replay
+
+unit-cross: cross-programs ## the unit tests as arm64, riscv64, i686 and Windows programs
+	$(Q)tests/run.sh cross
 
 check: check-layers check-common check-headers check-docs check-lint check-format ## static checks
 	@echo 'check: all hold'

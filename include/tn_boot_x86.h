@@ -47,6 +47,7 @@
  *     0x0a000   0x0b000   64-bit Linux: page directory pointers
  *     0x0b000   0x0f000   64-bit Linux: four page directories
  *     0x20000   0x30000   command line, but see 0x90000
+ *     0x30000   0x80000   Linux from protocol 2.09 on: setup_data, a device tree
  *     0x90000   0x91000   Linux before protocol 2.02: the zero page, where they look for it
  *     0x91000   0x91100   Linux before protocol 2.02: command line
  *     0x9fc00   0xa0000   extended BIOS data area, reserved in the e820 map
@@ -73,7 +74,7 @@
  *
  * LIMITS
  *   16 MiB to 1 TiB of RAM. Kernel and initrd lie below the hole, so together below 3 GiB. No
- *   real-mode Linux protocol, no setup_data, no framebuffer. One PVH module. An image that wants to
+ *   real-mode Linux protocol, no setup_data but a device tree, no framebuffer. One PVH module. An image that wants to
  *   be loaded below 1 MiB is refused.
  */
 #ifndef TN_BOOT_X86_H
@@ -134,6 +135,8 @@ extern "C" {
 #define TN_BOOT_X86_PD            0xb000ull
 #define TN_BOOT_X86_CMDLINE       0x20000ull
 #define TN_BOOT_X86_CMDLINE_SIZE  0x10000ull /* bytes, the terminating zero included */
+#define TN_BOOT_X86_FDT           0x30000ull
+#define TN_BOOT_X86_FDT_SIZE      0x50000ull /* bytes, with the 16 of struct setup_data */
 #define TN_BOOT_X86_OLD_ZERO_PAGE 0x90000ull /* before protocol 2.02 */
 #define TN_BOOT_X86_OLD_CMDLINE   0x91000ull
 #define TN_BOOT_X86_EBDA          0x9fc00ull
@@ -229,6 +232,8 @@ struct tn_boot_x86_cfg {
     uint64_t ram_size;     /* as given to tn_boot_x86_ram */
     uint64_t rsdp;         /* where the ACPI RSDP is; 0: none */
     uint32_t proto;        /* enum tn_boot_x86_proto */
+    const uint8_t *fdt;    /* a device tree blob, for a kernel that was built with OF; NULL: none */
+    size_t fdt_len;        /* 0: none */
 };
 
 /* A segment register with its hidden part: the fields of KVM's struct kvm_segment. */
@@ -257,6 +262,7 @@ enum tn_boot_x86_stage {
     TN_BOOT_X86_AT_CMDLINE, /* too long */
     TN_BOOT_X86_AT_PLACE,   /* no place for the kernel; detail is tn_loader's */
     TN_BOOT_X86_AT_INITRD,  /* no place for the initrd */
+    TN_BOOT_X86_AT_FDT,     /* no device tree, one that is too long, or no way to hand it over */
     TN_BOOT_X86_AT_WRITE,   /* never, unless memory changed meanwhile */
     TN_BOOT_X86_AT_END      /* all done */
 };
@@ -277,8 +283,11 @@ struct tn_boot_x86_info {
  * write, so that after an error guest memory is as it was; *cpu is then zero, *info too but for
  * stage, detail and where. Returns 0, or
  *   TN_EINVAL  ram_size, proto or a NULL pointer with a length, or mem does not hold that RAM
- *   TN_EUNSUP  the image does not offer cfg->proto, or no protocol that is known here
- *   TN_ERANGE  the command line is longer than its area, or than the kernel takes
+ *   TN_EUNSUP  the image does not offer cfg->proto, or no protocol that is known here; or there is a
+ *              device tree, and PVH or a protocol before 2.09, which have no setup_data
+ *   TN_ERANGE  the command line is longer than its area, or than the kernel takes; the device tree
+ *              is longer than TN_BOOT_X86_FDT_SIZE - 16
+ *   TN_EFORMAT fdt is no flattened device tree of fdt_len bytes
  *   else what tn_loader_parse, tn_loader_place or tn_loader_place_initrd returned.
  */
 TN_API int tn_boot_x86_load(const struct tn_mem *mem, const struct tn_boot_x86_cfg *cfg,
@@ -312,6 +321,7 @@ TN_API int tn_boot_x86_load(const struct tn_mem *mem, const struct tn_boot_x86_c
 #define TN_BOOT_X86_ZP_CMDLINE_SIZE  0x238u
 #define TN_BOOT_X86_ZP_SETUP_DATA    0x250u
 #define TN_BOOT_X86_ZP_SETUP_END     0x290u
+#define TN_BOOT_X86_SETUP_DATA       16u /* bytes of struct setup_data before its data */
 #define TN_BOOT_X86_ZP_E820          0x2d0u
 #define TN_BOOT_X86_ZP_E820_ENTRY    20u
 
@@ -570,7 +580,7 @@ static inline void tn_boot_x86_zero_page_(uint8_t *page, const struct tn_boot_x8
         tn_boot_x86_copy_(page + TN_BOOT_X86_ZP_SETUP, cfg->kernel + plan->setup_off,
                           plan->setup_len < room ? plan->setup_len : room);
         tn_put_(page + TN_BOOT_X86_ZP_CODE32_START, 4, plan->seg[0].gpa);
-        tn_put_(page + TN_BOOT_X86_ZP_SETUP_DATA, 8, 0); /* the loader's to give: none */
+        tn_put_(page + TN_BOOT_X86_ZP_SETUP_DATA, 8, 0); /* the loader's to give */
     } else {
         tn_put_(page + TN_BOOT_X86_ZP_BOOT_FLAG, 2, 0xaa55);
         tn_put_(page + TN_BOOT_X86_ZP_HEADER, 4, 0x53726448); /* "HdrS" */
@@ -579,6 +589,8 @@ static inline void tn_boot_x86_zero_page_(uint8_t *page, const struct tn_boot_x8
         tn_put_(page + TN_BOOT_X86_ZP_ALIGNMENT, 4, 0x1000000);
         tn_put_(page + TN_BOOT_X86_ZP_CMDLINE_SIZE, 4, plan->cmdline_max);
     }
+    if (cfg->fdt_len > 0)
+        tn_put_(page + TN_BOOT_X86_ZP_SETUP_DATA, 8, TN_BOOT_X86_FDT);
     tn_put_(page + TN_BOOT_X86_ZP_LOADER, 1, 0xff); /* a loader without a number of its own */
     if (tn_boot_x86_old_(plan)) {
         uint64_t kib = map[3].size / 1024; /* what lies from 1 MiB on */
@@ -735,6 +747,38 @@ static inline int tn_boot_x86_gdt_(const struct tn_mem *mem, const struct tn_boo
     return tn_mem_write(mem, TN_BOOT_X86_GDT, gdt, sizeof(gdt));
 }
 
+/* The one setup_data: next, type SETUP_DTB, len, and the device tree. */
+static inline int tn_boot_x86_fdt_(const struct tn_mem *mem, const struct tn_boot_x86_cfg *cfg)
+{
+    uint8_t head[TN_BOOT_X86_SETUP_DATA];
+    int err;
+
+    tn_boot_x86_zero_(head, sizeof(head));
+    tn_put_(head + 8, 4, 2); /* SETUP_DTB */
+    tn_put_(head + 12, 4, cfg->fdt_len);
+    err = tn_mem_write(mem, TN_BOOT_X86_FDT, head, sizeof(head));
+    return err < 0 ? err
+                   : tn_mem_write(mem, TN_BOOT_X86_FDT + sizeof(head), cfg->fdt, cfg->fdt_len);
+}
+
+/* Whether a device tree can be handed over, and is one: its header says how long it is. */
+static inline int tn_boot_x86_fdt_ok_(const struct tn_boot_x86_cfg *cfg, uint32_t proto,
+                                      uint16_t version)
+{
+    static const uint8_t magic[4] = {0xd0, 0x0d, 0xfe, 0xed};
+    uint64_t total = 0;
+
+    if (cfg->fdt_len > TN_BOOT_X86_FDT_SIZE - TN_BOOT_X86_SETUP_DATA)
+        return TN_ERANGE;
+    for (uint32_t i = 4; cfg->fdt_len >= 40 && i < 8; i++) /* the header's 40 bytes, big-endian */
+        total = total << 8 | cfg->fdt[i];
+    if (cfg->fdt_len < 40 || __builtin_memcmp(cfg->fdt, magic, 4) != 0 || total != cfg->fdt_len)
+        return TN_EFORMAT;
+    if (proto == TN_BOOT_X86_PVH || (version > 0 && version < 0x209)) /* 0: an ELF file's */
+        return TN_EUNSUP;
+    return TN_OK;
+}
+
 /* All that goes into guest memory. */
 static inline int tn_boot_x86_write_(const struct tn_mem *mem, const struct tn_boot_x86_cfg *cfg,
                                      const struct tn_boot_x86_cpu *cpu,
@@ -769,8 +813,11 @@ static inline int tn_boot_x86_write_(const struct tn_mem *mem, const struct tn_b
         tn_boot_x86_pvh_(page, cfg, info, map, (uint32_t)n);
         return tn_mem_write(mem, TN_BOOT_X86_PVH_INFO, page, TN_BOOT_X86_PVH_END);
     }
+    if (cfg->fdt_len > 0)
+        err = tn_boot_x86_fdt_(mem, cfg);
     tn_boot_x86_zero_page_(page, cfg, info, map, (uint32_t)n);
-    err = tn_mem_write(mem, cpu->rsi, page, sizeof(page));
+    if (err >= 0)
+        err = tn_mem_write(mem, cpu->rsi, page, sizeof(page));
     return err < 0 || cpu->proto == TN_BOOT_X86_LINUX32 ? err : tn_boot_x86_tables_(mem, page);
 }
 
@@ -800,7 +847,7 @@ static inline int tn_boot_x86_plan_(const struct tn_mem *mem, const struct tn_bo
     int err;
 
     if (n < 0 || proto > TN_BOOT_X86_LINUX32 || !cfg->kernel ||
-        (!cfg->initrd && cfg->initrd_len > 0))
+        (!cfg->initrd && cfg->initrd_len > 0) || (!cfg->fdt && cfg->fdt_len > 0))
         return TN_EINVAL;
     if (!tn_mem_holds(mem, 0, ram[0].size) || !tn_mem_holds(mem, ram[1].gpa, ram[1].size))
         return TN_EINVAL;
@@ -849,6 +896,13 @@ static inline int tn_boot_x86_plan_(const struct tn_mem *mem, const struct tn_bo
         if (err < 0)
             return err;
         info->initrd_size = cfg->initrd_len;
+    }
+
+    info->stage = TN_BOOT_X86_AT_FDT;
+    if (cfg->fdt_len > 0) {
+        err = tn_boot_x86_fdt_ok_(cfg, proto, plan->boot_version);
+        if (err < 0)
+            return err;
     }
     tn_boot_x86_cpu_(cpu, proto, entry,
                      tn_boot_x86_old_(plan) ? TN_BOOT_X86_OLD_ZERO_PAGE : TN_BOOT_X86_ZERO_PAGE);

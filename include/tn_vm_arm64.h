@@ -444,7 +444,7 @@ TN_API int tn_vm_arm64_load(struct tn_vm_arm64 *board, const struct tn_mem *mem,
     struct tn_boot_arm64_cfg boot;
     int r;
 
-    if (virtio > TN_VM_ARM64_MAX_VIRTIO)
+    if (virtio > TN_VM_ARM64_MAX_VIRTIO || cfg->fdt)
         return TN_EINVAL;
     if (cfg->cmdline && strlen(cfg->cmdline) > TN_VM_ARM64_MAX_CMDLINE) {
         board->info.stage = TN_VM_ARM64_AT_CMDLINE;

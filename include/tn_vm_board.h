@@ -171,7 +171,7 @@ struct tn_vm_vsock_cfg {
 struct tn_vm_cfg {
     uint64_t memory;       /* bytes of RAM; the board states the limits */
     uint32_t cpus;         /* 0: 1 */
-    uint32_t boot;         /* enum tn_boot_x86_proto */
+    uint32_t boot;         /* x86: enum tn_boot_x86_proto; arm64: not looked at */
     uint32_t huge;         /* enum tn_hostmem_huge: the pages behind the RAM */
     bool track_dirty;      /* note which pages are written, for diffs: costs a fault for each */
     int signal;            /* what interrupts a vCPU's thread; 0: SIGRTMIN */
@@ -180,9 +180,12 @@ struct tn_vm_cfg {
     const uint8_t *initrd; /* NULL: none; used during tn_vm_init only */
     size_t initrd_len;     /* bytes */
     const char *cmdline;   /* NULL: empty; used during tn_vm_init only */
-    bool console;          /* the first serial port is on the two descriptors below */
-    int console_in;        /* -1: none */
-    int console_out;       /* -1: none; should be non-blocking; not the same as console_in */
+    const uint8_t *fdt; /* x86: a device tree, for kernels that are built with OF; NULL: none; used
+                           during tn_vm_init only. arm64 makes its own: NULL */
+    size_t fdt_len;     /* bytes */
+    bool console;       /* the first serial port is on the two descriptors below */
+    int console_in;     /* -1: none */
+    int console_out;    /* -1: none; should be non-blocking; not the same as console_in */
 
     /*
      * virtio devices, in this order: disks (/dev/vda is the first), hvc0, entropy, networks,

@@ -557,6 +557,8 @@ TN_API int tn_vm_x86_load(struct tn_vm_x86 *board, const struct tn_mem *mem,
     boot.cmdline = cfg->cmdline;
     boot.ram_size = cfg->memory;
     boot.proto = cfg->boot;
+    boot.fdt = cfg->fdt;
+    boot.fdt_len = cfg->fdt_len;
     board->cpus = cfg->cpus ? cfg->cpus : 1;
     boot.rsdp = TN_BOOT_X86_ACPI;
     if (virtio > TN_VM_X86_MAX_VIRTIO)

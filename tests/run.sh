@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs the named suites and adds up their TAP lines ("ok", "not ok", "ok ... # SKIP reason").
-# Usage: run.sh check|unit|replay|cli|linux ...; the last line printed is "N passed, N failed".
+# Usage: run.sh check|unit|replay|cli|cross|linux ...; the last line printed is "N passed, N failed".
 # A suite's program that ends badly is a failure of its own; its output is kept in BUILD/log.
 set -u
 BUILD=${BUILD:-build}
@@ -80,6 +80,24 @@ suite_replay() {
 
 suite_cli() {
     program cli tests/cli.sh
+}
+
+# foreign TARGET: its programs, one after the other.
+foreign() {
+    local unit
+    program "cross/$1" tests/cross/target "$1" headers
+    for unit in $(tests/cross/target programs | sed -n "s|^$1/||p"); do
+        LIMIT=240 program "cross/$1/$unit" tests/cross/target "$1" run "$unit"
+    done
+    tests/cross/target "$1" skipped | sed 's/ /: all of it # SKIP /; s/^/ok - /' | emit "cross/$1"
+}
+
+suite_cross() {
+    local target
+    for target in $(tests/cross/target programs | cut -d/ -f1 | uniq); do
+        foreign "$target" &
+    done
+    wait
 }
 
 suite_linux() {

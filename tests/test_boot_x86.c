@@ -377,6 +377,59 @@ static void bad_initrd_size(struct rig *r, uint8_t *elf)
     r->cfg.initrd_len = 64 * MIB;
 }
 
+/* A header of a flattened device tree, which says that it is so long. */
+static uint8_t tree[TN_BOOT_X86_FDT_SIZE];
+
+static void make_tree(struct rig *r, size_t says, size_t len)
+{
+    static const uint8_t magic[] = {0xd0, 0x0d, 0xfe, 0xed};
+
+    for (size_t i = 0; i < sizeof(tree); i++)
+        tree[i] = (uint8_t)(i * 7);
+    memcpy(tree, magic, 4);
+    for (unsigned i = 0; i < 4; i++)
+        tree[4 + i] = (uint8_t)(says >> (24 - 8 * i));
+    r->cfg.fdt = tree;
+    r->cfg.fdt_len = len;
+}
+static void bad_fdt_null(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    r->cfg.fdt_len = 1;
+}
+static void bad_fdt_short(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    make_tree(r, 39, 39);
+}
+static void bad_fdt_cut(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    make_tree(r, 4097, 4096);
+}
+static void bad_fdt_more(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    make_tree(r, 4095, 4096);
+}
+static void bad_fdt_magic(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    make_tree(r, 4096, 4096);
+    tree[3] = 0xee;
+}
+static void bad_fdt_long(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    make_tree(r, TN_BOOT_X86_FDT_SIZE - 15, TN_BOOT_X86_FDT_SIZE - 15);
+}
+static void bad_fdt_pvh(struct rig *r, uint8_t *elf)
+{
+    (void)elf;
+    r->cfg.proto = TN_BOOT_X86_PVH;
+    make_tree(r, 4096, 4096);
+}
+
 static const struct bad bads[] = {
     {"ram_size too small", TN_EINVAL, TN_BOOT_X86_AT_CFG, bad_ram_size},
     {"ram_size above what memory holds", TN_EINVAL, TN_BOOT_X86_AT_CFG, bad_ram_more},
@@ -395,6 +448,13 @@ static const struct bad bads[] = {
     {"segment beyond RAM", TN_ENOFIT, TN_BOOT_X86_AT_PLACE, bad_beyond},
     {"segment in the hole", TN_ENOFIT, TN_BOOT_X86_AT_PLACE, bad_hole},
     {"initrd larger than RAM", TN_ENOFIT, TN_BOOT_X86_AT_INITRD, bad_initrd_size},
+    {"device tree NULL", TN_EINVAL, TN_BOOT_X86_AT_CFG, bad_fdt_null},
+    {"device tree of 39 bytes", TN_EFORMAT, TN_BOOT_X86_AT_FDT, bad_fdt_short},
+    {"device tree cut off", TN_EFORMAT, TN_BOOT_X86_AT_FDT, bad_fdt_cut},
+    {"device tree with more behind", TN_EFORMAT, TN_BOOT_X86_AT_FDT, bad_fdt_more},
+    {"no device tree", TN_EFORMAT, TN_BOOT_X86_AT_FDT, bad_fdt_magic},
+    {"device tree too long", TN_ERANGE, TN_BOOT_X86_AT_FDT, bad_fdt_long},
+    {"device tree with PVH", TN_EUNSUP, TN_BOOT_X86_AT_FDT, bad_fdt_pvh},
 };
 
 static void d04_errors_leave_memory_alone(void **state)
@@ -883,6 +943,62 @@ static void linux32_from_bzimage(void **state)
     }
 }
 
+/* setup_data: next, type, length, and the blob, byte for byte. */
+static void a_device_tree_is_handed_over(void **state)
+{
+    static const size_t lens[] = {40, 41, 4096, TN_BOOT_X86_FDT_SIZE - 16};
+    const uint64_t at = TN_BOOT_X86_FDT;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(lens) * 2; i++) {
+        size_t len = lens[i / 2];
+        uint8_t elf[ELF_LEN], bz[BZ_LEN];
+        struct rig r;
+
+        rig_up(&r, 64 * MIB);
+        fill(&r);
+        make_elf(elf, TEXT, DATA, PVH_ENTRY);
+        make_bzimage(bz);
+        r.cfg.kernel = i % 2 ? bz : elf;
+        r.cfg.kernel_len = i % 2 ? sizeof(bz) : sizeof(elf);
+        make_tree(&r, len, len);
+        r.cfg.fdt = test_exact(tree, len);
+        assert_int_equal(rig_load(&r), 0);
+        assert_int_equal(peek(&r, TN_BOOT_X86_ZERO_PAGE + 0x250, 8), at);
+        assert_int_equal(peek(&r, at, 8), 0);
+        assert_int_equal(peek(&r, at + 8, 4), 2); /* SETUP_DTB */
+        assert_int_equal(peek(&r, at + 12, 4), len);
+        assert_memory_equal(r.host[0] + at + 16, tree, len);
+        assert_int_equal(peek(&r, at + 16 + len, 1), 0xa5);
+        free((void *)r.cfg.fdt);
+        rig_down(&r);
+    }
+}
+
+/* Its field in the header came with protocol 2.09. */
+static void before_2_09_there_is_no_setup_data(void **state)
+{
+    static const uint16_t versions[] = {0x202, 0x205, 0x208, 0x209, 0x20a};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(versions); i++) {
+        uint8_t bz[BZ_LEN];
+        struct rig r;
+
+        make_bzimage(bz);
+        tn_put_(bz + 0x206, 2, versions[i]);
+        rig_up(&r, 64 * MIB);
+        r.cfg.kernel = bz;
+        r.cfg.kernel_len = sizeof(bz);
+        r.cfg.proto = TN_BOOT_X86_LINUX32;
+        make_tree(&r, 4096, 4096);
+        assert_int_equal(rig_load(&r), versions[i] < 0x209 ? TN_EUNSUP : 0);
+        assert_int_equal(r.info.stage,
+                         versions[i] < 0x209 ? TN_BOOT_X86_AT_FDT : TN_BOOT_X86_AT_END);
+        rig_down(&r);
+    }
+}
+
 /* 16 bits can't say how much RAM there is, nor can 32 of what lies above the hole. */
 static void before_2_02_ram_is_also_told_in_kib(void **state)
 {
@@ -1245,6 +1361,8 @@ int main(void)
         cmocka_unit_test(linux64_from_bzimage),
         cmocka_unit_test(linux32_from_bzimage),
         cmocka_unit_test(before_2_02_ram_is_also_told_in_kib),
+        cmocka_unit_test(a_device_tree_is_handed_over),
+        cmocka_unit_test(before_2_09_there_is_no_setup_data),
         cmocka_unit_test(pvh_from_elf),
         cmocka_unit_test(auto_takes_linux64_then_pvh),
         cmocka_unit_test(plans_are_checked_again),

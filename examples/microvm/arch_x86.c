@@ -42,6 +42,15 @@ int arch_say_load(const struct microvm *m, int err)
                 "microvm: %s: %zu bytes do not fit beside the kernel in %" PRIu64 " MiB of RAM\n",
                 m->args.initrd, m->initrd.len, m->args.memory >> 20);
         return EXIT_INPUT;
+    case TN_BOOT_X86_AT_FDT:
+        if (err == TN_ERANGE)
+            fprintf(stderr, "microvm: %s: %zu bytes; a device tree has %llu at most\n", m->args.dtb,
+                    m->dtb.len, TN_BOOT_X86_FDT_SIZE - 16);
+        else
+            fprintf(stderr, "microvm: %s: %s\n", m->args.dtb,
+                    err == TN_EFORMAT ? "no device tree blob, or not all of one"
+                                      : "neither PVH nor a boot protocol before 2.09 can take it");
+        return EXIT_INPUT;
     default:
         fprintf(stderr, "microvm: %s\n", tn_strerror(err));
         return EXIT_HOST;

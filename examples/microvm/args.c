@@ -24,6 +24,7 @@ static const char help[] =
     "  --cpus N          virtual CPUs, " ARCH_CPUS "; default: 1\n"
     "  --console WHERE   the serial port ttyS0: stdio, pty, file:PATH or none; default: stdio\n"
     "  --boot HOW        " ARCH_HELP_BOOT
+    ARCH_HELP_DTB
     "  --hugepages       back the RAM with the host's pool of 2 MiB pages\n"
     "  --disk PATH[,...] a disk, a file or block device; the first is /dev/vda; repeatable\n"
     "       ,ro            the guest cannot write\n"
@@ -439,6 +440,9 @@ static int add_root(struct args *out)
 static const struct option options[] = {
     {"kernel", required_argument, NULL, 'k'},
     {"initrd", required_argument, NULL, 'i'},
+#ifdef __x86_64__
+    {"dtb", required_argument, NULL, 'D'},
+#endif
     {"cmdline", required_argument, NULL, 'c'},
     {"memory", required_argument, NULL, 'm'},
     {"cpus", required_argument, NULL, 'n'},
@@ -486,7 +490,7 @@ static int check(const struct args *a, const bool seen[128])
     const char *name;
     char text[32];
 
-    if (a->restore && (name = given(seen, "kicmnbHdrVRqB", text)))
+    if (a->restore && (name = given(seen, "kiDcmnbHdrVRqB", text)))
         return bad(name, "with --restore", "the machine is what the snapshot says");
     if (!a->restore && (name = given(seen, "SLof", text)))
         return bad(name, "without --restore", "it is for machines made of a snapshot");
@@ -547,6 +551,9 @@ int args_parse(int argc, char **argv, struct args *out)
             break;
         case 'i':
             out->initrd = optarg;
+            break;
+        case 'D':
+            out->dtb = optarg;
             break;
         case 'c':
             out->cmdline = optarg;

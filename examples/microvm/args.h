@@ -30,10 +30,11 @@ enum console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_NONE };
 struct args {
     const char *kernel;
     const char *initrd; /* NULL: none */
+    const char *dtb;    /* likewise; x86 */
     const char *cmdline;
     uint64_t memory; /* bytes */
     uint32_t cpus;
-    uint32_t boot; /* enum tn_boot_x86_proto */
+    uint32_t boot; /* index of arch_boot */
     bool say_boot; /* it was given: if auto, what is picked is said */
     enum console console;
     const char *console_path; /* CONSOLE_FILE */

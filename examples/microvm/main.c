@@ -209,6 +209,8 @@ static int boot(struct microvm *m)
     cfg.kernel_len = m->kernel.len;
     cfg.initrd = m->initrd.bytes;
     cfg.initrd_len = m->initrd.len;
+    cfg.fdt = m->dtb.bytes;
+    cfg.fdt_len = m->dtb.len;
     cfg.cmdline = m->args.cmdline;
     cfg.console = m->args.console != CONSOLE_NONE;
     cfg.console_in = m->args.virtio_console ? -1 : m->term.in;
@@ -231,6 +233,7 @@ static int boot(struct microvm *m)
     r = tn_vm_init(&m->vm, &m->kvm, &m->loop, &cfg);
     free(m->kernel.bytes);
     free(m->initrd.bytes);
+    free(m->dtb.bytes);
     if (r >= 0)
         arch_say_boot(m);
     return r < 0 ? say_refused(m, r) : -1;
@@ -418,6 +421,8 @@ int main(int argc, char **argv)
         code = read_file(m.args.kernel, &m.kernel);
     if (code < 0 && m.args.initrd)
         code = read_file(m.args.initrd, &m.initrd);
+    if (code < 0 && m.args.dtb)
+        code = read_file(m.args.dtb, &m.dtb);
     if (code < 0 && m.args.key)
         code = read_key(&m);
     if (code < 0 && m.args.snapshot)

@@ -19,6 +19,7 @@ struct microvm {
     struct args args;
     struct file kernel;
     struct file initrd;
+    struct file dtb;
     struct file key_file;
     struct tn_snap_key key;
     struct tn_kvm kvm;
