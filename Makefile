@@ -19,6 +19,7 @@ FDT    :=
 ifneq ($(STATIC),)
 LIBS   += -static
 endif
+REPLAY := -Ifuzz -include fuzz/replay.c
 SAN    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
 ifeq ($(V),)
@@ -119,12 +120,11 @@ $(BUILD)/tsan/%: tests/test_%.c | deps-test
 
 $(BUILD)/msan/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=memory -Ifuzz $(filter %.c,$^) -o $@ \
-	    $(FDT)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 -fsanitize=memory $(REPLAY) $< -o $@ $(FDT)
 
 $(BUILD)/replay/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) -Ifuzz $(filter %.c,$^) -o $@ $(FDT)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O1 $(SAN) $(REPLAY) $< -o $@ $(FDT)
 
 $(BUILD)/fuzz/%: fuzz/fuzz_%.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
@@ -138,8 +138,8 @@ $(BUILD)/cov/%: tests/test_%.c | deps-test
 
 $(BUILD)/covfuzz/%: fuzz/fuzz_%.c fuzz/replay.c | deps-test
 	$(Q)mkdir -p $(@D) $(BUILD)/dep
-	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping -Ifuzz \
-	    $(filter %.c,$^) -o $@ $(FDT)
+	$(call say,CLANG,$@)$(CLANG) $(ALL) -O0 -fprofile-instr-generate -fcoverage-mapping $(REPLAY) \
+	    $< -o $@ $(FDT)
 
 # As a VMM of many machines is best built; its memory is measured.
 $(BUILD)/bench/fork: LIBS += -static

@@ -8,7 +8,7 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
-static int runs;
+static int replay_runs;
 
 static int replay_file(const char *path)
 {
@@ -28,7 +28,7 @@ static int replay_file(const char *path)
     fclose(f);
     LLVMFuzzerTestOneInput(data, len);
     free(data);
-    return ++runs;
+    return ++replay_runs;
 }
 
 static void replay(const char *path)
@@ -62,6 +62,6 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         replay(argv[i]);
     LLVMFuzzerTestOneInput((const uint8_t *)"", 0);
-    printf("%d inputs\n", runs);
-    return runs > 0 ? 0 : 2;
+    printf("%d inputs\n", replay_runs);
+    return replay_runs > 0 ? 0 : 2;
 }

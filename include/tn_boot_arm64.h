@@ -248,68 +248,76 @@ static inline bool tn_boot_arm64_plan_ok_(const struct tn_loader_plan *plan, uin
     return inside;
 }
 
-/* The checks and the plan, up to the first write; info->stage follows. */
-/*@ requires \valid_read(mem) && tn_mem_ok((struct tn_mem *)mem);
-    requires \valid_read(cfg) && \valid(info);
-    requires cfg->kernel != \null ==> \valid_read(cfg->kernel + (0 .. cfg->kernel_len - 1));
-    requires \separated(info, mem, cfg, mem->region + (0 .. mem->cap - 1),
-      cfg->kernel + (0 .. cfg->kernel_len - 1));
-    requires info->initrd_gpa == 0 && info->initrd_len == 0;
-    assigns *info;
-    ensures \result <= 0;
-    ensures \result == 0 ==> \forall integer a;
-      TN_BOOT_ARM64_RAM <= a < TN_BOOT_ARM64_RAM + cfg->ram_size ==>
-        tn_mem_ram((struct tn_mem *)mem, a);
-    ensures \result == 0 ==>
-      tn_boot_arm64_fits(&info->plan, cfg->kernel_len, TN_BOOT_ARM64_RAM + cfg->ram_size) &&
-      tn_loader_loaded(&info->plan, info->plan.fdt_entry);
-    ensures \result == 0 ==> info->initrd_len == cfg->initrd_len &&
-      (cfg->initrd_len > 0 ==> cfg->initrd != \null &&
-        TN_BOOT_ARM64_KERNEL <= info->initrd_gpa &&
-        info->initrd_gpa + info->initrd_len <= TN_BOOT_ARM64_RAM + cfg->ram_size);
-    ensures \result == 0 && cfg->initrd_len > 0 ==>
-      \forall integer i; 0 <= i < info->plan.nsegs ==>
-        info->initrd_gpa + info->initrd_len <= info->plan.seg[i].gpa ||
-        info->plan.seg[i].gpa + info->plan.seg[i].mem_size <= info->initrd_gpa; */
-static inline int tn_boot_arm64_plan_(const struct tn_mem *mem, const struct tn_boot_arm64_cfg *cfg,
-                                      struct tn_boot_arm64_info *info)
-{
-    struct tn_loader_plan *plan = &info->plan;
-    struct tn_loader_range ram[1], fdt;
-    int err;
+/*@ predicate tn_boot_arm64_is_ram(struct tn_loader_range *r) =
+      r->gpa == TN_BOOT_ARM64_RAM && TN_BOOT_ARM64_RAM_MIN <= r->size <= TN_BOOT_ARM64_RAM_MAX;
+    predicate tn_boot_arm64_is_fdt(struct tn_loader_range *r) =
+      r->gpa == TN_BOOT_ARM64_FDT && r->size == TN_BOOT_ARM64_FDT_SIZE;
+*/
 
-    info->stage = TN_BOOT_ARM64_AT_CFG;
+/* Whether the configuration is one, and memory holds its RAM, which is put into *ram. */
+/*@ requires \valid_read(mem) && tn_mem_ok((struct tn_mem *)mem);
+    requires \valid_read(cfg) && \valid(ram);
+    requires \separated(ram, mem, cfg, mem->region + (0 .. mem->cap - 1));
+    assigns *ram;
+    ensures \result == 0 || \result == TN_EINVAL;
+    ensures \result == 0 ==> tn_boot_arm64_is_ram(ram) && ram->size == cfg->ram_size;
+    ensures \result == 0 ==> \forall integer a; ram->gpa <= a < ram->gpa + ram->size ==>
+      tn_mem_ram((struct tn_mem *)mem, a);
+    ensures \result == 0 ==> cfg->kernel != \null &&
+      (cfg->initrd_len > 0 ==> cfg->initrd != \null); */
+static inline int tn_boot_arm64_check_(const struct tn_mem *mem,
+                                       const struct tn_boot_arm64_cfg *cfg,
+                                       struct tn_loader_range *ram)
+{
     if (tn_boot_arm64_ram(cfg->ram_size, ram) < 0 || !cfg->kernel ||
         (!cfg->initrd && cfg->initrd_len > 0))
         return TN_EINVAL;
-    if (!tn_mem_holds(mem, ram[0].gpa, ram[0].size))
-        return TN_EINVAL;
+    return tn_mem_holds(mem, ram->gpa, ram->size) ? TN_OK : TN_EINVAL;
+}
 
-    info->stage = TN_BOOT_ARM64_AT_KERNEL;
-    err = tn_loader_parse_for(cfg->kernel, cfg->kernel_len, TN_LOADER_EM_AARCH64, plan);
-    info->detail = plan->detail;
-    info->where = plan->where;
+/* Finds the kernel's place in RAM, above the device tree. */
+/*@ requires \valid(plan) && plan->nsegs > 0 && tn_loader_plan_ok(plan, SIZE_MAX);
+    requires \valid_read(ram) && tn_boot_arm64_is_ram((struct tn_loader_range *)ram);
+    requires \valid_read(fdt) && tn_boot_arm64_is_fdt((struct tn_loader_range *)fdt);
+    requires \separated(plan, ram, fdt);
+    assigns *plan;
+    ensures \result <= 0;
+    ensures \result == 0 ==> tn_loader_plan_ok(plan, SIZE_MAX) &&
+      tn_boot_arm64_fits(plan, len, ram->gpa + ram->size) &&
+      tn_loader_loaded(plan, plan->fdt_entry);
+    ensures \result == 0 ==> \forall integer i; 0 <= i < plan->nsegs ==>
+      plan->seg[i].gpa + tn_loader_need(plan, i) <= ram->gpa + ram->size; */
+static inline int tn_boot_arm64_place_(struct tn_loader_plan *plan, uint64_t len,
+                                       const struct tn_loader_range *ram,
+                                       const struct tn_loader_range *fdt)
+{
+    int err = tn_loader_place(plan, ram, 1, fdt, 1);
+
     if (err < 0)
         return err;
+    return tn_boot_arm64_plan_ok_(plan, len, ram->gpa + ram->size) ? TN_OK : TN_EBUG;
+}
 
-    info->stage = TN_BOOT_ARM64_AT_PLACE;
-    fdt.gpa = TN_BOOT_ARM64_FDT;
-    fdt.size = TN_BOOT_ARM64_FDT_SIZE;
-    err = tn_loader_place(plan, ram, 1, &fdt, 1);
-    info->detail = plan->detail;
-    info->where = plan->where;
-    if (err < 0)
-        return err;
-    if (!tn_boot_arm64_plan_ok_(plan, cfg->kernel_len, ram[0].gpa + ram[0].size))
-        return TN_EBUG;
-
-    info->stage = TN_BOOT_ARM64_AT_INITRD;
-    if (cfg->initrd_len > 0) {
-        err = tn_loader_place_initrd(plan, cfg->initrd_len, ram, 1, &fdt, 1, &info->initrd_gpa);
-        if (err < 0)
-            return err;
-        info->initrd_len = cfg->initrd_len;
-    }
+/* Finds a place for an initrd of size bytes in RAM, above the device tree and clear of the kernel;
+ * none is wanted when size is 0. */
+/*@ requires \valid_read(plan) && plan->nsegs > 0;
+    requires tn_loader_plan_ok((struct tn_loader_plan *)plan, SIZE_MAX);
+    requires \valid_read(ram) && tn_boot_arm64_is_ram((struct tn_loader_range *)ram);
+    requires \valid_read(fdt) && tn_boot_arm64_is_fdt((struct tn_loader_range *)fdt);
+    requires \valid(gpa) && \separated(gpa, plan, ram, fdt);
+    assigns *gpa;
+    ensures \result <= 0;
+    ensures \result != 0 || size == 0 ==> *gpa == 0;
+    ensures \result == 0 && size > 0 ==> TN_BOOT_ARM64_KERNEL <= *gpa &&
+      *gpa + size <= ram->gpa + ram->size && *gpa + size - 1 <= plan->initrd_max &&
+      (*gpa + size <= plan->seg[0].gpa || plan->seg[0].gpa + plan->init_size <= *gpa); */
+static inline int tn_boot_arm64_initrd_(const struct tn_loader_plan *plan, uint64_t size,
+                                        const struct tn_loader_range *ram,
+                                        const struct tn_loader_range *fdt, uint64_t *gpa)
+{
+    if (size > 0)
+        return tn_loader_place_initrd(plan, size, ram, 1, fdt, 1, gpa);
+    *gpa = 0;
     return TN_OK;
 }
 
@@ -336,17 +344,35 @@ static inline int tn_boot_arm64_write_(const struct tn_mem *mem,
 TN_API int tn_boot_arm64_load(const struct tn_mem *mem, const struct tn_boot_arm64_cfg *cfg,
                               struct tn_boot_arm64_cpu *cpu, struct tn_boot_arm64_info *info)
 {
+    struct tn_loader_plan *plan = &info->plan;
+    uint32_t stage = TN_BOOT_ARM64_AT_CFG;
+    struct tn_loader_range ram, fdt;
     int err;
 
     __builtin_memset(cpu, 0, sizeof(*cpu));
     __builtin_memset(info, 0, sizeof(*info));
-    err = tn_boot_arm64_plan_(mem, cfg, info);
+    fdt.gpa = TN_BOOT_ARM64_FDT;
+    fdt.size = TN_BOOT_ARM64_FDT_SIZE;
+    err = tn_boot_arm64_check_(mem, cfg, &ram);
     if (err >= 0) {
-        info->stage = TN_BOOT_ARM64_AT_WRITE;
+        stage = TN_BOOT_ARM64_AT_KERNEL;
+        err = tn_loader_parse_for(cfg->kernel, cfg->kernel_len, TN_LOADER_EM_AARCH64, plan);
+    }
+    if (err >= 0) {
+        stage = TN_BOOT_ARM64_AT_PLACE;
+        err = tn_boot_arm64_place_(plan, cfg->kernel_len, &ram, &fdt);
+    }
+    if (err >= 0) {
+        stage = TN_BOOT_ARM64_AT_INITRD;
+        err = tn_boot_arm64_initrd_(plan, cfg->initrd_len, &ram, &fdt, &info->initrd_gpa);
+        info->initrd_len = cfg->initrd_len;
+    }
+    if (err >= 0) {
+        stage = TN_BOOT_ARM64_AT_WRITE;
         err = tn_boot_arm64_write_(mem, cfg, info);
     }
     if (err < 0) {
-        uint32_t stage = info->stage, detail = info->detail, where = info->where;
+        uint32_t detail = plan->detail, where = plan->where;
 
         __builtin_memset(info, 0, sizeof(*info));
         info->stage = stage;
@@ -354,10 +380,10 @@ TN_API int tn_boot_arm64_load(const struct tn_mem *mem, const struct tn_boot_arm
         info->where = where;
         return err;
     }
-    info->stage = TN_BOOT_ARM64_AT_END;
     info->fdt_gpa = TN_BOOT_ARM64_FDT;
     info->fdt_size = TN_BOOT_ARM64_FDT_SIZE;
-    cpu->pc = info->plan.fdt_entry;
+    info->stage = TN_BOOT_ARM64_AT_END;
+    cpu->pc = plan->fdt_entry;
     cpu->x0 = TN_BOOT_ARM64_FDT;
     return TN_OK;
 }

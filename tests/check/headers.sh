@@ -18,8 +18,14 @@ case $layer in
 *) free=-D_GNU_SOURCE ;;
 esac
 status=0
-for cc in "gcc -std=c11 -O1 -S -o /dev/null -x c" "clang -std=c11 -fsyntax-only -x c" \
-    "g++ -std=c++17 -fsyntax-only -x c++" "clang++ -std=c++17 -fsyntax-only -x c++"; do
+# A header that is empty but on arm64 is compiled for that; libfdt's header is the same everywhere.
+gcc=gcc clang=clang gxx=g++
+if grep -q '^#ifdef __aarch64__$' "include/$m.h" && ! grep -q '^#ifdef __x86_64__$' "include/$m.h"; then
+    gcc="aarch64-linux-gnu-gcc -idirafter /usr/include" gxx=
+    clang="clang --target=aarch64-linux-gnu -isystem /usr/aarch64-linux-gnu/include"
+fi
+for cc in "$gcc -std=c11 -O1 -S -o /dev/null -x c" "$clang -std=c11 -fsyntax-only -x c" \
+    ${gxx:+"$gxx -std=c++17 -fsyntax-only -x c++"} "$clang -std=c++17 -fsyntax-only -x c++"; do
     for mode in "" -DTN_DECL_ONLY -DTN_API=; do
         # shellcheck disable=SC2086
         if ! printf '#include "%s.h"\n' "$m" | $cc $warn $free $mode -Iinclude -; then

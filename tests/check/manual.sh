@@ -23,7 +23,13 @@ for h in include/tn_*.h; do
         for (i = split_at + 1; i <= n; i++) print line[i]
         print "return 0;\n}"
     }' "$h" >"$dir/$m.c"
-    for cc in "gcc -std=c11" clang; do
+    # What is empty but on arm64 is compiled for that.
+    set -- "gcc -std=c11" clang
+    if grep -q '^#ifdef __aarch64__$' "$h" && ! grep -q '^#ifdef __x86_64__$' "$h"; then
+        set -- "aarch64-linux-gnu-gcc -std=c11 -idirafter /usr/include" \
+            "clang --target=aarch64-linux-gnu -isystem /usr/aarch64-linux-gnu/include"
+    fi
+    for cc; do
         if ! $cc -Wall -Wextra -Wno-unused -Werror -Iinclude -fsyntax-only "$dir/$m.c"; then
             echo "manual: the USAGE of $m does not compile with $cc"
             status=1
