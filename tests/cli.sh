@@ -305,7 +305,7 @@ from_pipe() {
         "$microvm" --kernel "$guest" --cmdline echo >"$dir/out" && grep -q abcdef "$dir/out"
 }
 
-# A signal to a guest without a keyboard driver: the first one asks, the second one ends it.
+# A guest that hears of neither button nor keys: the first signal asks, the second one ends it.
 two_signals() {
     "$microvm" --kernel "$guest" --cmdline idle </dev/null >"$dir/out" &
     local pid=$! status
