@@ -210,6 +210,87 @@ TN_API int64_t tn_fdt_build(const struct tn_fdt_cfg *cfg, uint8_t *buf, size_t c
 
 /* -- what a configuration must be -- */
 
+/*@ predicate tn_fdt_string{L}(char *s) =
+      \exists integer n; 0 <= n && \valid_read(s + (0 .. n)) && s[n] == 0;
+
+    predicate tn_fdt_readable(struct tn_fdt_cfg *cfg) =
+      \valid_read(cfg) &&
+      (cfg->cpu_reg != \null && cfg->cpus <= 512 ==>
+        \valid_read(cfg->cpu_reg + (0 .. cfg->cpus - 1))) &&
+      (cfg->nram <= 64 ==> \valid_read(cfg->ram + (0 .. cfg->nram - 1))) &&
+      (cfg->isa != \null ==> tn_fdt_string(cfg->isa)) &&
+      (cfg->bootargs != \null ==> tn_fdt_string(cfg->bootargs));
+
+    logic integer tn_fdt_reg(struct tn_fdt_cfg *cfg, integer i) =
+      cfg->cpu_reg != \null ? cfg->cpu_reg[i] :
+      cfg->machine == TN_FDT_ARM64 ? i / 16 * 256 + i % 16 : i;
+
+    predicate tn_fdt_reg_ok(integer machine, integer reg) =
+      machine == TN_FDT_ARM64 ? reg / 0x1000000 % 0x100 == 0 && reg < 0x10000000000 :
+      machine == TN_FDT_RISCV64 ? reg < 0x100000000 : reg < 255;
+
+    predicate tn_fdt_cpus_ok(struct tn_fdt_cfg *cfg) =
+      1 <= cfg->cpus <= 512 && (cfg->machine == TN_FDT_X86 ==> cfg->cpus <= 254) &&
+      (cfg->gic == 2 ==> cfg->machine == TN_FDT_X86 || cfg->cpus <= 8) &&
+      (\forall integer i; 0 <= i < cfg->cpus ==>
+        tn_fdt_reg_ok(cfg->machine, tn_fdt_reg(cfg, i))) &&
+      (\forall integer i, j; 0 <= j < i < cfg->cpus ==>
+        tn_fdt_reg(cfg, i) != tn_fdt_reg(cfg, j));
+
+    predicate tn_fdt_virtio_ok(struct tn_fdt_cfg *cfg) =
+      cfg->virtio <= 256 && (cfg->virtio > 0 ==> cfg->virtio_first.size >= 0x100) &&
+      (cfg->virtio > 1 ==> cfg->virtio_first.size <= cfg->virtio_stride <= 0x100000000000);
+
+    logic integer tn_fdt_gpa(struct tn_fdt_cfg *cfg, integer i) =
+      i == 0 ? cfg->chip[0].gpa : i == 1 ? cfg->chip[1].gpa :
+      i == 2 ? (cfg->machine == TN_FDT_X86 ? 0 : cfg->uart.gpa) : i == 3 ? cfg->rtc.gpa :
+      i == 4 ? (cfg->virtio == 0 ? 0 : cfg->virtio_first.gpa) : cfg->ram[i - 5].gpa;
+
+    logic integer tn_fdt_size(struct tn_fdt_cfg *cfg, integer i) =
+      i == 0 ? cfg->chip[0].size : i == 1 ? cfg->chip[1].size :
+      i == 2 ? (cfg->machine == TN_FDT_X86 ? 0 : cfg->uart.size) : i == 3 ? cfg->rtc.size :
+      i == 4 ? (cfg->virtio == 0 ? 0 :
+        cfg->virtio_first.size + (cfg->virtio - 1) * (cfg->virtio == 1 ? 0 : cfg->virtio_stride)) :
+      cfg->ram[i - 5].size;
+
+    predicate tn_fdt_apart(integer a, integer an, integer b, integer bn) =
+      an == 0 || bn == 0 || a + an <= b || b + bn <= a;
+
+    predicate tn_fdt_places_ok(struct tn_fdt_cfg *cfg) =
+      1 <= cfg->nram <= 64 &&
+      (\forall integer i; 0 <= i < 5 + cfg->nram ==>
+        tn_fdt_gpa(cfg, i) + tn_fdt_size(cfg, i) <= 0x10000000000000) &&
+      (\forall integer i; 5 <= i < 5 + cfg->nram ==> tn_fdt_size(cfg, i) > 0) &&
+      (\forall integer i, j; 0 <= j < i < 5 + cfg->nram ==>
+        tn_fdt_apart(tn_fdt_gpa(cfg, i), tn_fdt_size(cfg, i),
+                     tn_fdt_gpa(cfg, j), tn_fdt_size(cfg, j)));
+
+    logic integer tn_fdt_lines(struct tn_fdt_cfg *cfg) =
+      cfg->virtio_irqs == 0 || cfg->virtio_irqs > cfg->virtio ? cfg->virtio : cfg->virtio_irqs;
+
+    predicate tn_fdt_has_irqs(integer machine, integer irq, integer count) =
+      machine == TN_FDT_ARM64 ? irq >= 0 && irq + count <= 988 :
+      machine == TN_FDT_RISCV64 ? irq >= 1 && irq + count <= 1024 : irq >= 1 && irq + count <= 24;
+
+    predicate tn_fdt_irqs_ok(struct tn_fdt_cfg *cfg) =
+      (cfg->virtio > 0 ==>
+        tn_fdt_has_irqs(cfg->machine, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
+      (cfg->uart.size > 0 ==> tn_fdt_has_irqs(cfg->machine, cfg->uart.irq, 1) &&
+        tn_fdt_apart(cfg->uart.irq, 1, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
+      (cfg->rtc.size > 0 ==> tn_fdt_has_irqs(cfg->machine, cfg->rtc.irq, 1) &&
+        tn_fdt_apart(cfg->rtc.irq, 1, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
+      (cfg->uart.size > 0 && cfg->rtc.size > 0 ==> cfg->uart.irq != cfg->rtc.irq);
+
+    predicate tn_fdt_initrd_ok(struct tn_fdt_cfg *cfg) =
+      cfg->initrd_len == 0 || \exists integer i; 0 <= i < cfg->nram &&
+        cfg->ram[i].gpa <= cfg->initrd_gpa &&
+        cfg->initrd_gpa + cfg->initrd_len <= cfg->ram[i].gpa + cfg->ram[i].size;
+*/
+
+/* The number of a CPU. */
+/*@ requires tn_fdt_readable(cfg) && i < cfg->cpus <= 512;
+    assigns \nothing;
+    ensures \result == tn_fdt_reg(cfg, i); */
 static inline uint64_t tn_fdt_cpu_(const struct tn_fdt_cfg *cfg, uint32_t i)
 {
     if (cfg->cpu_reg)
@@ -217,6 +298,9 @@ static inline uint64_t tn_fdt_cpu_(const struct tn_fdt_cfg *cfg, uint32_t i)
     return cfg->machine == TN_FDT_ARM64 ? i / 16 * 256 + i % 16 : i;
 }
 
+/*@ requires \valid_read(cfg);
+    assigns \nothing;
+    ensures \result == (cfg->machine == TN_FDT_X86 ? 254 : cfg->gic == 2 ? 8 : 512); */
 static inline uint32_t tn_fdt_max_cpus_(const struct tn_fdt_cfg *cfg)
 {
     if (cfg->machine == TN_FDT_X86)
@@ -224,6 +308,8 @@ static inline uint32_t tn_fdt_max_cpus_(const struct tn_fdt_cfg *cfg)
     return cfg->gic == 2 ? 8 : TN_FDT_MAX_CPUS;
 }
 
+/*@ assigns \nothing;
+    ensures \result == true <==> tn_fdt_reg_ok(machine, reg); */
 static inline bool tn_fdt_cpu_ok_(uint32_t machine, uint64_t reg)
 {
     switch (machine) {
@@ -236,13 +322,28 @@ static inline bool tn_fdt_cpu_ok_(uint32_t machine, uint64_t reg)
     }
 }
 
+/*@ requires tn_fdt_readable(cfg);
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_cpus_ok(cfg); */
 static inline bool tn_fdt_cpus_ok_(const struct tn_fdt_cfg *cfg)
 {
     if (cfg->cpus == 0 || cfg->cpus > tn_fdt_max_cpus_(cfg))
         return false;
+    /*@ loop invariant 0 <= i <= cfg->cpus;
+        loop invariant \forall integer k; 0 <= k < i ==>
+          tn_fdt_reg_ok(cfg->machine, tn_fdt_reg(cfg, k));
+        loop invariant \forall integer k, j; 0 <= j < k < i ==>
+          tn_fdt_reg(cfg, k) != tn_fdt_reg(cfg, j);
+        loop assigns i;
+        loop variant cfg->cpus - i; */
     for (uint32_t i = 0; i < cfg->cpus; i++) {
         if (!tn_fdt_cpu_ok_(cfg->machine, tn_fdt_cpu_(cfg, i)))
             return false;
+        /*@ loop invariant 0 <= j <= i;
+            loop invariant \forall integer k; 0 <= k < j ==>
+              tn_fdt_reg(cfg, i) != tn_fdt_reg(cfg, k);
+            loop assigns j;
+            loop variant i - j; */
         for (uint32_t j = 0; j < i; j++) {
             if (tn_fdt_cpu_(cfg, i) == tn_fdt_cpu_(cfg, j))
                 return false;
@@ -251,6 +352,9 @@ static inline bool tn_fdt_cpus_ok_(const struct tn_fdt_cfg *cfg)
     return true;
 }
 
+/*@ requires \valid_read(cfg);
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_virtio_ok(cfg); */
 static inline bool tn_fdt_virtio_ok_(const struct tn_fdt_cfg *cfg)
 {
     if (cfg->virtio == 0)
@@ -262,6 +366,10 @@ static inline bool tn_fdt_virtio_ok_(const struct tn_fdt_cfg *cfg)
 }
 
 /* The ith range that nothing else may overlap; its size is 0 when there is no such device. */
+/*@ requires tn_fdt_readable(cfg) && i < 5 + cfg->nram && cfg->nram <= 64;
+    requires tn_fdt_virtio_ok(cfg);
+    assigns \nothing;
+    ensures \result.gpa == tn_fdt_gpa(cfg, i) && \result.size == tn_fdt_size(cfg, i); */
 static inline struct tn_fdt_range tn_fdt_place_(const struct tn_fdt_cfg *cfg, uint32_t i)
 {
     struct tn_fdt_range r = {0, 0};
@@ -285,20 +393,37 @@ static inline struct tn_fdt_range tn_fdt_place_(const struct tn_fdt_cfg *cfg, ui
     return r;
 }
 
+/*@ assigns \nothing;
+    ensures \result == true <==> gpa + size <= limit; */
 static inline bool tn_fdt_below_(uint64_t gpa, uint64_t size, uint64_t limit)
 {
     return size <= limit && gpa <= limit - size;
 }
 
+/*@ requires a.gpa + a.size <= 0x10000000000000 && b.gpa + b.size <= 0x10000000000000;
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_apart(a.gpa, a.size, b.gpa, b.size); */
 static inline bool tn_fdt_apart_(struct tn_fdt_range a, struct tn_fdt_range b)
 {
     return a.size == 0 || b.size == 0 || a.gpa + a.size <= b.gpa || b.gpa + b.size <= a.gpa;
 }
 
+/*@ requires tn_fdt_readable(cfg) && tn_fdt_virtio_ok(cfg);
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_places_ok(cfg); */
 static inline bool tn_fdt_places_ok_(const struct tn_fdt_cfg *cfg)
 {
     if (cfg->nram == 0 || cfg->nram > TN_FDT_MAX_RAM)
         return false;
+    /*@ loop invariant 0 <= i <= 5 + cfg->nram;
+        loop invariant \forall integer k; 0 <= k < i ==>
+          tn_fdt_gpa(cfg, k) + tn_fdt_size(cfg, k) <= 0x10000000000000;
+        loop invariant \forall integer k; 5 <= k < i ==> tn_fdt_size(cfg, k) > 0;
+        loop invariant \forall integer k, j; 0 <= j < k < i ==>
+          tn_fdt_apart(tn_fdt_gpa(cfg, k), tn_fdt_size(cfg, k),
+                       tn_fdt_gpa(cfg, j), tn_fdt_size(cfg, j));
+        loop assigns i;
+        loop variant 5 + cfg->nram - i; */
     for (uint32_t i = 0; i < TN_FDT_DEVICES_ + cfg->nram; i++) {
         struct tn_fdt_range r = tn_fdt_place_(cfg, i);
 
@@ -306,6 +431,12 @@ static inline bool tn_fdt_places_ok_(const struct tn_fdt_cfg *cfg)
             return false;
         if (r.size == 0 && i >= TN_FDT_DEVICES_)
             return false;
+        /*@ loop invariant 0 <= j <= i;
+            loop invariant \forall integer k; 0 <= k < j ==>
+              tn_fdt_apart(tn_fdt_gpa(cfg, i), tn_fdt_size(cfg, i),
+                           tn_fdt_gpa(cfg, k), tn_fdt_size(cfg, k));
+            loop assigns j;
+            loop variant i - j; */
         for (uint32_t j = 0; j < i; j++) {
             if (!tn_fdt_apart_(r, tn_fdt_place_(cfg, j)))
                 return false;
@@ -314,11 +445,25 @@ static inline bool tn_fdt_places_ok_(const struct tn_fdt_cfg *cfg)
     return true;
 }
 
+/*@ requires \valid_read(chip) && align > 0;
+    assigns \nothing;
+    ensures \result == true <==> chip->size >= least && chip->gpa % align == 0; */
 static inline bool tn_fdt_chip_ok_(const struct tn_fdt_range *chip, uint64_t least, uint64_t align)
 {
     return chip->size >= least && chip->gpa % align == 0;
 }
 
+/*@ requires \valid_read(cfg) && cfg->cpus <= 512;
+    assigns \nothing;
+    ensures \result == true && cfg->machine == TN_FDT_RISCV64 ==>
+      cfg->chip[0].size >= 0x200000 + cfg->cpus * 0x2000 && cfg->chip[1].size == 0;
+    ensures \result == true && cfg->machine == TN_FDT_X86 ==>
+      cfg->chip[0].size >= 0x20 && cfg->chip[1].size >= 0x400;
+    ensures \result == true && cfg->machine == TN_FDT_ARM64 && cfg->gic == 2 ==>
+      cfg->chip[0].size >= 0x1000 && cfg->chip[1].size >= 0x2000;
+    ensures \result == true && cfg->machine == TN_FDT_ARM64 && cfg->gic != 2 ==>
+      cfg->chip[0].size >= 0x10000 && cfg->chip[1].size >= cfg->cpus * 0x20000 &&
+      cfg->chip[0].gpa % 0x10000 == 0 && cfg->chip[1].gpa % 0x10000 == 0; */
 static inline bool tn_fdt_chips_ok_(const struct tn_fdt_cfg *cfg)
 {
     const struct tn_fdt_range *chip = cfg->chip;
@@ -336,12 +481,19 @@ static inline bool tn_fdt_chips_ok_(const struct tn_fdt_cfg *cfg)
 }
 
 /* The interrupts that the virtio devices share. */
+/*@ requires \valid_read(cfg);
+    assigns \nothing;
+    ensures \result == tn_fdt_lines(cfg) <= cfg->virtio;
+    ensures cfg->virtio > 0 <==> \result > 0; */
 static inline uint32_t tn_fdt_lines_(const struct tn_fdt_cfg *cfg)
 {
     return cfg->virtio_irqs == 0 || cfg->virtio_irqs > cfg->virtio ? cfg->virtio : cfg->virtio_irqs;
 }
 
 /* Whether the machine has the interrupts irq .. irq + count - 1; count is at least 1. */
+/*@ requires count > 0;
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_has_irqs(machine, irq, count); */
 static inline bool tn_fdt_has_irqs_(uint32_t machine, uint32_t irq, uint32_t count)
 {
     uint32_t first = machine == TN_FDT_ARM64 ? 0 : 1;
@@ -350,6 +502,9 @@ static inline bool tn_fdt_has_irqs_(uint32_t machine, uint32_t irq, uint32_t cou
     return irq >= first && count <= end && irq <= end - count;
 }
 
+/*@ requires \valid_read(cfg);
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_irqs_ok(cfg); */
 static inline bool tn_fdt_irqs_ok_(const struct tn_fdt_cfg *cfg)
 {
     uint32_t lines = tn_fdt_lines_(cfg), first = cfg->virtio_first.irq;
@@ -366,6 +521,15 @@ static inline bool tn_fdt_irqs_ok_(const struct tn_fdt_cfg *cfg)
 }
 
 /* Whether the fields of one machine are as they must be, and those of the others zero. */
+/*@ requires \valid_read(cfg);
+    assigns \nothing;
+    ensures \result == true ==> TN_FDT_ARM64 <= cfg->machine <= TN_FDT_X86;
+    ensures \result == true ==> (cfg->machine == TN_FDT_ARM64 <==> cfg->gic != 0);
+    ensures \result == true ==> cfg->gic == 0 || cfg->gic == 2 || cfg->gic == 3;
+    ensures \result == true ==> (cfg->machine == TN_FDT_RISCV64 <==> cfg->isa != \null);
+    ensures \result == true && cfg->machine != TN_FDT_ARM64 ==> cfg->rtc.size == 0;
+    ensures \result == true && cfg->machine == TN_FDT_X86 ==>
+      cfg->uart.gpa + cfg->uart.size <= 0x10000; */
 static inline bool tn_fdt_machine_ok_(const struct tn_fdt_cfg *cfg)
 {
     switch (cfg->machine) {
@@ -384,15 +548,29 @@ static inline bool tn_fdt_machine_ok_(const struct tn_fdt_cfg *cfg)
 }
 
 /* The length of a string, or max + 1 when it is more than max. */
+/*@ requires tn_fdt_string(text) && max <= 4095;
+    assigns \nothing;
+    ensures \forall integer k; 0 <= k < \result ==> text[k] != 0;
+    ensures \result <= max ? text[\result] == 0 : \result == max + 1;
+    ensures \forall integer k; 0 <= k <= \result && k <= max ==> \valid_read(text + k); */
 static inline uint32_t tn_fdt_length_(const char *text, uint32_t max)
 {
     uint32_t n = 0;
 
+    /*@ loop invariant n <= max + 1;
+        loop invariant \forall integer k; 0 <= k < n ==> text[k] != 0 && \valid_read(text + k);
+        loop assigns n;
+        loop variant max + 1 - n; */
     while (n <= max && text[n] != 0)
         n++;
     return n;
 }
 
+/*@ requires tn_fdt_string(isa);
+    assigns \nothing;
+    ensures \result == true ==> \exists integer n; 5 <= n <= 255 && isa[n] == 0 &&
+      \forall integer k; 4 <= k < n ==>
+        isa[k] == '_' || 'a' <= isa[k] <= 'z' || '0' <= isa[k] <= '9'; */
 static inline bool tn_fdt_isa_ok_(const char *isa)
 {
     uint32_t n = tn_fdt_length_(isa, TN_FDT_MAX_ISA);
@@ -401,6 +579,11 @@ static inline bool tn_fdt_isa_ok_(const char *isa)
         return false;
     if (isa[0] != 'r' || isa[1] != 'v' || isa[2] != '6' || isa[3] != '4')
         return false;
+    /*@ loop invariant 4 <= i <= n;
+        loop invariant \forall integer k; 4 <= k < i ==>
+          isa[k] == '_' || 'a' <= isa[k] <= 'z' || '0' <= isa[k] <= '9';
+        loop assigns i;
+        loop variant n - i; */
     for (uint32_t i = 4; i < n; i++) {
         char c = isa[i];
         if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '_')
@@ -409,10 +592,18 @@ static inline bool tn_fdt_isa_ok_(const char *isa)
     return true;
 }
 
+/*@ requires tn_fdt_readable(cfg) && tn_fdt_places_ok(cfg);
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_initrd_ok(cfg); */
 static inline bool tn_fdt_initrd_ok_(const struct tn_fdt_cfg *cfg)
 {
     if (cfg->initrd_len == 0)
         return true;
+    /*@ loop invariant 0 <= i <= cfg->nram;
+        loop invariant \forall integer k; 0 <= k < i ==> !(cfg->ram[k].gpa <= cfg->initrd_gpa &&
+          cfg->initrd_gpa + cfg->initrd_len <= cfg->ram[k].gpa + cfg->ram[k].size);
+        loop assigns i;
+        loop variant cfg->nram - i; */
     for (uint32_t i = 0; i < cfg->nram; i++) {
         const struct tn_fdt_range *r = &cfg->ram[i];
 
@@ -423,6 +614,18 @@ static inline bool tn_fdt_initrd_ok_(const struct tn_fdt_cfg *cfg)
     return false;
 }
 
+/* Whether every field is inside its limits. */
+/*@ requires tn_fdt_readable(cfg);
+    assigns \nothing;
+    ensures \result == true ==> tn_fdt_cpus_ok(cfg) && tn_fdt_virtio_ok(cfg) &&
+      tn_fdt_places_ok(cfg) && tn_fdt_irqs_ok(cfg) && tn_fdt_initrd_ok(cfg);
+    ensures \result == true ==> TN_FDT_ARM64 <= cfg->machine <= TN_FDT_X86;
+    ensures \result == true ==> (cfg->machine == TN_FDT_RISCV64 <==> cfg->isa != \null);
+    ensures \result == true ==> cfg->uart.size == 0 || cfg->uart.size >= 8;
+    ensures \result == true ==>
+      cfg->rng_seed_len <= 1024 && (cfg->rng_seed_len > 0 ==> cfg->rng_seed != \null);
+    ensures \result == true && cfg->bootargs != \null ==>
+      \exists integer n; 0 <= n <= 4095 && cfg->bootargs[n] == 0; */
 static inline bool tn_fdt_ok_(const struct tn_fdt_cfg *cfg)
 {
     return tn_fdt_machine_ok_(cfg) && tn_fdt_cpus_ok_(cfg) && tn_fdt_virtio_ok_(cfg) &&
@@ -447,19 +650,45 @@ static inline void tn_fdt_begin_(struct tn_fdt_out_ *o, const char *name)
         o->err = fdt_begin_node(o->fdt, name);
 }
 
-/* A name of at most 31 characters, as "cpu@", and a unit address in hexadecimal. (2.2.1) */
-#define TN_FDT_NAME_ (31u + 16u + 1u)
-
-static inline void tn_fdt_name_(char text[TN_FDT_NAME_], const char *name, uint64_t unit)
+/* The last hexadecimal digit of a number. */
+/*@ assigns \nothing;
+    ensures '0' <= \result <= '9' || 'a' <= \result <= 'f';
+    ensures \result == (v % 16 < 10 ? '0' + v % 16 : 'a' - 10 + v % 16); */
+static inline char tn_fdt_digit_(uint64_t v)
 {
-    uint32_t n = tn_fdt_length_(name, 31);
+    int digit = (int)(v % 16);
+
+    return (char)(digit < 10 ? '0' + digit : 'a' - 10 + digit);
+}
+
+#define TN_FDT_NAME_ (31u + 16u + 1u) /* bytes of a node's name, of 31 and 16 characters */
+
+/* Writes a name of at most 31 characters, as "cpu@", and a unit address in hexadecimal. (2.2.1) */
+/*@ requires \valid(text + (0 .. 47)) && tn_fdt_string(name);
+    requires \separated(text + (0 .. 47), name + (0 .. 30));
+    assigns text[0 .. 47];
+    ensures \exists integer n; 1 <= n <= 47 && text[n] == 0; */
+static inline void tn_fdt_name_(char *text, const char *name, uint64_t unit)
+{
+    uint32_t n = 0, len = tn_fdt_length_(name, 30); /* 31 when it is more than 30 */
     int shift = 60;
 
-    __builtin_memcpy(text, name, n);
+    /*@ loop invariant 0 <= n <= len;
+        loop assigns n, text[0 .. 47];
+        loop variant len - n; */
+    for (; n < len; n++)
+        text[n] = name[n];
+    /*@ loop invariant 0 <= shift <= 60 && shift % 4 == 0;
+        loop assigns shift;
+        loop variant shift; */
     while (shift > 0 && unit >> shift == 0)
         shift -= 4;
+    /*@ loop invariant -4 <= shift <= 60 && shift % 4 == 0 && n <= 46 - shift / 4;
+        loop invariant shift < 60 ==> n + shift / 4 <= 46 && (shift == -4 ==> n >= 1);
+        loop assigns shift, n, text[0 .. 47];
+        loop variant shift + 4; */
     for (; shift >= 0; shift -= 4)
-        text[n++] = "0123456789abcdef"[unit >> shift & 15];
+        text[n++] = tn_fdt_digit_(unit >> shift);
     text[n] = 0;
 }
 
@@ -847,17 +1076,10 @@ static inline void tn_fdt_root_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *
     tn_fdt_end_(o);
 }
 
-/* What libfdt's errors are to the caller of this module. */
+/* What an error of libfdt's is to the caller: he gave too little room, or this module is wrong. */
 static inline int tn_fdt_err_(int err)
 {
-    switch (err) {
-    case 0:
-        return TN_OK;
-    case -FDT_ERR_NOSPACE:
-        return TN_ENOSPC;
-    default:
-        return TN_EBUG;
-    }
+    return err == -FDT_ERR_NOSPACE ? TN_ENOSPC : TN_EBUG;
 }
 
 TN_API int64_t tn_fdt_build(const struct tn_fdt_cfg *cfg, uint8_t *buf, size_t cap)

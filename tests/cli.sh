@@ -184,6 +184,17 @@ kvm_cases() {
         --kernel "$guest" --cmdline "$(printf '%03000d' 0)"
     refuses "a protocol that the image lacks" 4 'pvh' --kernel "$guest" --boot pvh
     refuses "a 32-bit entry that the image lacks" 4 'linux32' --kernel "$guest" --boot linux32
+    head -c 4096 /dev/zero >"$dir/zeros"
+    head -c 400000 /dev/zero >"$dir/tree"
+    refuses "no device tree" 4 'nowhere: No such file' --kernel "$guest" --dtb "$dir/nowhere"
+    refuses "zeros for a device tree" 4 'zeros: no device tree blob' --kernel "$guest" \
+        --dtb "$dir/zeros"
+    "$BUILD/bin/fdt" x86 >"$dir/dtb"
+    refuses "a device tree and PVH" 4 'dtb: neither PVH' --kernel "$BUILD/guests/first.elf" --boot pvh \
+        --dtb "$dir/dtb"
+    refuses "a device tree of 400 kB" 4 'tree: 400000 bytes; a device tree has 327664 at most' \
+        --kernel "$guest" --dtb "$dir/tree"
+    is "a device tree that the guest does not look at" ends 0 off --dtb "$dir/dtb"
     # shellcheck disable=SC3045
     (
         ulimit -v 4000000
