@@ -38,7 +38,12 @@ endif
 HEADERS  := $(wildcard include/tn_*.h)
 MICROVM  := $(patsubst examples/%.c,$(BUILD)/%.o,$(wildcard examples/microvm/*.c))
 EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c)) microvm
-UNITS    := $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c))
+# Tests of machines and of KVM have guests of one architecture.
+X86_ONLY   := kvm kvm_x86 kvm_x86_state uffd vm vm_devices vm_fault vm_fork vm_fork_wired \
+              vm_hostile vm_image vm_records vm_state vm_virtio vm_x86
+ARM64_ONLY := kvm_arm64 kvm_arm64_state vm_arm64
+UNITS    := $(filter-out $(if $(ARM64),$(X86_ONLY),$(ARM64_ONLY)), \
+              $(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c)))
 THREADED := $(filter loop vsock_unix vm kvm kvm_x86 vm_virtio vm_devices vm_net \
               vm_vsock vm_balloon vm_hostile uffd vm_fork vm_fork_wired,$(UNITS))
 FUZZERS  := $(patsubst fuzz/fuzz_%.c,%,$(wildcard fuzz/fuzz_*.c))
@@ -51,8 +56,9 @@ FOREIGN   = $(addprefix $(BUILD)/cross/,$(shell tests/cross/target programs))
 MAKEFLAGS += --jobs=$(shell nproc)
 export BUILD FUZZ_SECONDS
 
-.PHONY: all lib examples help run test unit unit-cross replay check check-layers check-common check-headers \
-        check-docs check-lint check-format format fuzz prove prove-mutants coverage bench \
+.PHONY: all lib examples help run test tests unit unit-cross replay check check-layers \
+        check-common check-headers check-docs check-lint check-format format fuzz prove \
+        prove-mutants coverage bench \
         bench-net install clean guests deps
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -190,6 +196,8 @@ $(BUILD)/cross/%: tests/test_$$(notdir $$*).c tests/cross/target \
 
 test: deps-check deps-testbed unit-programs cross-programs ## every test; ends with "N passed, ..."
 	$(Q)tests/run.sh check unit replay cli cross linux
+
+tests: $(UNITS:%=$(BUILD)/test/%) ## compile the unit tests, also for another machine by CROSS
 
 unit-programs: $(UNITS:%=$(BUILD)/test/%) $(UNITS:%=$(BUILD)/asan/%) $(THREADED:%=$(BUILD)/tsan/%) \
                $(FUZZERS:%=$(BUILD)/replay/%) $(FUZZERS:%=$(BUILD)/msan/%) guests examples

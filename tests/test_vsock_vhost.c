@@ -11,13 +11,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vhost.h>
-#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <linux/vm_sockets.h> /* it needs sys/socket.h before it */
 
 static int test_open(const char *path, int flags);
 static int test_ioctl(int fd, unsigned long request, ...);
