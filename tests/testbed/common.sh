@@ -91,7 +91,9 @@ microvm() {
 # most (0: for ever). Its console goes to BUILD/testbed/NAME.log; ttyS1, its job's input and
 # output, is CHARDEV; ttyS2, the job's exit status, is the file NAME.status. `max` is the CPU with
 # everything that QEMU emulates; SVM, or EL2, has to be asked for. An arm64 machine has one serial
-# line of its own; the others are on PCI, and the kernel's first words on its own.
+# line of its own; the others are on PCI, and the kernel's first words on its own. Without lpa2=off
+# QEMU tells of the page that begins a guest's page tables, when KVM has yet to map it, with a code
+# that KVM does not know.
 emulate() {
     l1=$bed/$1 limit=$2 initrd=$3 chardev=$4
     shift 4
@@ -106,7 +108,7 @@ emulate() {
     arm64)
         log=$log,mux=on
         set -- qemu-system-aarch64 -M virt,virtualization=on,gic-version=3 \
-            -cpu max,pauth-impdef=on -append "earlycon console=ttyS0 $words" \
+            -cpu max,lpa2=off,pauth-impdef=on -append "earlycon console=ttyS0 $words" \
             -serial chardev:log \
             -device pci-serial-4x,chardev1=log,chardev2=job,chardev3=status "$@"
         ;;
