@@ -93,6 +93,7 @@ ifneq ($(ARM64),)
 $(BUILD)/bin/%: FDT := -lfdt
 endif
 ifneq ($(CROSS),)
+deps-build: $(if $(ARM64),deps-arm64)
 $(BUILD)/tenon.o $(EXAMPLES:%=$(BUILD)/bin/%) $(UNITS:%=$(BUILD)/test/%) \
     $(MICROVM): | $(BUILD)/cross/$(MACHINE)/libfdt.a
 $(UNITS:%=$(BUILD)/test/%): | $(BUILD)/cross/$(MACHINE)/libcmocka.a
@@ -177,12 +178,13 @@ run: deps-testbed $(BUILD)/bin/microvm ## boot a stock Linux in the reference mi
 
 cross-programs: $(FOREIGN)
 
-$(BUILD)/cross/src/%.stamp: tests/cross/fetch | deps-cross
+$(BUILD)/cross/src/%.stamp: tests/cross/fetch
 	$(Q)mkdir -p $(@D)
 	$(call say,FETCH,$*)if tests/cross/fetch $*; then touch $@; fi
 
 .SECONDEXPANSION:
-$(BUILD)/cross/%.a: $(BUILD)/cross/src/$$(subst lib,,$$(notdir $$*)).stamp
+$(BUILD)/cross/%.a: $(BUILD)/cross/src/$$(subst lib,,$$(notdir $$*)).stamp \
+                    | $(if $(CROSS),deps-build,deps-cross)
 	$(call say,CROSS,$@)tests/cross/target $(patsubst %/,%,$(dir $*)) library \
 	    $(subst lib,,$(notdir $*))
 

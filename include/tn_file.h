@@ -198,6 +198,9 @@ TN_API void tn_file_close(struct tn_file *f);
 #if defined(__GLIBC__) && !defined(__USE_GNU)
 #error "tn_file.h: compile with -D_GNU_SOURCE, or include it before the system's headers"
 #endif
+#if defined(__GLIBC__) && __SIZEOF_LONG__ < 8 && !defined(__USE_FILE_OFFSET64)
+#error "tn_file.h: compile with -D_FILE_OFFSET_BITS=64: offsets in files have 64 bits"
+#endif
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -288,6 +288,10 @@ static inline int tn_file_overlay_begin_(struct tn_file_overlay *o,
     if (cfg->base_id && __builtin_memcmp(cfg->base_id, layout.base_id, TN_OVERLAY_ID) != 0)
         return TN_EMACHINE;
     o->memory_len = layout.bitmap_len + tn_overlay_work(&layout);
+    if (o->memory_len > SIZE_MAX / 2) { /* addresses of 32 bits: mmap would take what is left */
+        errno = ENOMEM;
+        return TN_ESYS;
+    }
     o->memory = (uint8_t *)mmap(NULL, (size_t)o->memory_len, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (o->memory == (uint8_t *)MAP_FAILED) {

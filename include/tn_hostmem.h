@@ -262,6 +262,9 @@ TN_API void tn_hostmem_close(struct tn_hostmem *m);
 #if defined(__GLIBC__) && !defined(__USE_MISC)
 #error "tn_hostmem.h: compile with -D_GNU_SOURCE, or include it before the system's headers"
 #endif
+#if defined(__GLIBC__) && __SIZEOF_LONG__ < 8 && !defined(__USE_FILE_OFFSET64)
+#error "tn_hostmem.h: compile with -D_FILE_OFFSET_BITS=64: offsets in files have 64 bits"
+#endif
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -327,14 +330,28 @@ static inline void tn_hostmem_void_(struct tn_hostmem *m)
     m->anon = false;
 }
 
+/* Whether size bytes can have addresses, which may have 32 bits: mmap would take what is left of a
+ * number that has more. If not, errno says so. */
+static inline bool tn_hostmem_fits_(uint64_t size)
+{
+    if (size > SIZE_MAX / 2) {
+        errno = ENOMEM;
+        return false;
+    }
+    return true;
+}
+
 /* Addresses without memory: size bytes at a multiple of align; NULL with errno. */
 static inline uint8_t *tn_hostmem_span_(uint64_t size, uint64_t align)
 {
     uint64_t slack = align - tn_hostmem_small_();
     uint64_t head;
-    uint8_t *p = (uint8_t *)mmap(NULL, size + slack, PROT_NONE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *p;
 
+    if (!tn_hostmem_fits_(size) || !tn_hostmem_fits_(slack) || !tn_hostmem_fits_(size + slack))
+        return NULL;
+    p = (uint8_t *)mmap(NULL, size + slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                        -1, 0);
     if (p == (uint8_t *)MAP_FAILED)
         return NULL;
     head = (0 - (uint64_t)(uintptr_t)p) & (align - 1);
@@ -356,6 +373,8 @@ static inline int tn_hostmem_mmap_(struct tn_hostmem *m, int prot, int flags, in
     uint8_t *at = NULL;
     void *p;
 
+    if (!tn_hostmem_fits_(m->size))
+        return TN_ESYS;
     if (!pool || !(prot & PROT_WRITE))
         flags |= MAP_NORESERVE;
     if (m->guard > 0 || m->align > m->page) {
@@ -517,7 +536,7 @@ static inline int tn_hostmem_check_(int fd, uint64_t offset, uint64_t size, uint
         return TN_ESYS;
     if (!S_ISREG(st.st_mode))
         return TN_EINVAL;
-    if (fstatfs(fd, &fs) == 0 && (uint64_t)fs.f_type == TN_HOSTMEM_HUGETLBFS_ && fs.f_bsize > 0)
+    if (fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == TN_HOSTMEM_HUGETLBFS_ && fs.f_bsize > 0)
         *page = (uint64_t)fs.f_bsize;
     if (size == 0 || size % *page != 0 || offset % *page != 0)
         return TN_EINVAL;

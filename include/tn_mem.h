@@ -359,13 +359,17 @@ static inline void tn_mem_put_(volatile uint8_t *p, unsigned width, uint64_t val
 }
 #endif
 
-/* Whether the host pointer allows single accesses of 8 bytes at multiples of 8. */
-static inline bool tn_mem_host_ok_(const uint8_t *host)
+/*
+ * Whether the host pointer allows single accesses of 8 bytes at multiples of 8, and size bytes end
+ * at or below the host's last address, which may have 32 bits.
+ */
+static inline bool tn_mem_host_ok_(const uint8_t *host, uint64_t size)
 {
 #ifdef __FRAMAC__
+    (void)size;
     return host != NULL;
 #else
-    return host && (uintptr_t)host % 8 == 0;
+    return host && (uintptr_t)host % 8 == 0 && size <= UINTPTR_MAX - (uintptr_t)host;
 #endif
 }
 
@@ -373,8 +377,8 @@ TN_API int tn_mem_add(struct tn_mem *m, uint64_t gpa, uint8_t *host, uint64_t si
 {
     uint32_t at, i;
 
-    if (!tn_mem_host_ok_(host) || size == 0 || size % TN_MEM_PAGE != 0 || gpa % TN_MEM_PAGE != 0 ||
-        size > TN_MEM_LIMIT || gpa > TN_MEM_LIMIT - size)
+    if (!tn_mem_host_ok_(host, size) || size == 0 || size % TN_MEM_PAGE != 0 ||
+        gpa % TN_MEM_PAGE != 0 || size > TN_MEM_LIMIT || gpa > TN_MEM_LIMIT - size)
         return TN_EINVAL;
     at = tn_mem_above_(m, gpa);
     if (at > 0 && gpa - m->region[at - 1].gpa < m->region[at - 1].size)

@@ -794,11 +794,11 @@ static inline void tn_overlay_snapshot_(struct tn_overlay *o)
         return;
     while ((n = tn_overlay_marked_(o, o->dirty, first, &first)) > 0) {
         __builtin_memcpy(o->stable + first * TN_OVERLAY_PAGE, o->live + first * TN_OVERLAY_PAGE,
-                         n * TN_OVERLAY_PAGE);
+                         (size_t)n * TN_OVERLAY_PAGE);
         tn_overlay_set(o->writing, first, n);
         first += n;
     }
-    __builtin_memset(o->dirty, 0, tn_overlay_marks_(&o->layout));
+    __builtin_memset(o->dirty, 0, (size_t)tn_overlay_marks_(&o->layout));
     o->dirty_pages = 0;
 }
 
@@ -813,7 +813,7 @@ static inline void tn_overlay_flushed_(struct tn_overlay *o)
                 o->dirty_pages++;
         }
     }
-    __builtin_memset(o->writing, 0, tn_overlay_marks_(&o->layout));
+    __builtin_memset(o->writing, 0, (size_t)tn_overlay_marks_(&o->layout));
     o->stage = TN_OVERLAY_TELL_;
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs, by apt-get, the Debian packages that a purpose needs and that are missing; says which.
-# Usage: deps.sh build|test|cross|check|prove|testbed|bench
+# Usage: deps.sh build|test|arm64|cross|check|prove|testbed|bench
 set -eu
 
 need() { # need PACKAGE PROOF: a command, or a file, that shows that it is there
@@ -27,9 +27,12 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         need acpica-tools iasl
         need device-tree-compiler dtc
         ;;
-    cross) # with nothing that a compiler alone has no use for; wine64 is the largest: 700 MB
+    arm64) # a cross build for it
         need gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
         need libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdio.h
+        ;;
+    cross) # with nothing that a compiler alone has no use for; wine64 is the largest: 700 MB
+        purpose arm64
         need gcc-riscv64-linux-gnu riscv64-linux-gnu-gcc
         need libc6-dev-riscv64-cross /usr/riscv64-linux-gnu/include/stdio.h
         need gcc-i686-linux-gnu i686-linux-gnu-gcc
@@ -41,6 +44,7 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         ;;
     check)
         purpose test
+        purpose arm64
         need g++ g++
         need clang-tidy clang-tidy
         need clang-format clang-format
@@ -56,7 +60,9 @@ purpose() { # purpose NAME: what it needs, with what it builds on
         ;;
     testbed)
         purpose build
+        purpose arm64
         need qemu-system-x86 qemu-system-x86_64
+        need qemu-system-arm qemu-system-aarch64
         need busybox-static /var/lib/dpkg/info/busybox-static.list
         need cpio cpio
         need e2fsprogs /sbin/mke2fs
@@ -85,7 +91,7 @@ purpose() { # purpose NAME: what it needs, with what it builds on
 exec 9>"${TMPDIR:-/tmp}/tenon-deps.$(id -u).lock"
 flock 9
 missing= optional=0 # 1: what cannot be installed is done without
-purpose "${1:?usage: deps.sh build|test|cross|check|prove|testbed|bench}"
+purpose "${1:?usage: deps.sh build|test|arm64|cross|check|prove|testbed|bench}"
 [ -n "$missing" ] || exit 0
 # shellcheck disable=SC2086
 set -- $missing

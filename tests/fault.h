@@ -139,7 +139,7 @@ static struct {
     uint64_t n;                 /* which call */
     uint64_t seen[FAULT_KINDS]; /* atomic: calls so far */
     bool hit;                   /* atomic */
-    unsigned long what; /* of the call: ioctl's request, syscall's number, flags or the like */
+    uint64_t what; /* of the call: ioctl's request, syscall's number, flags or the like */
     void *(*stranger)(void *);
 
     pthread_mutex_t lock; /* guards what follows */
@@ -173,7 +173,7 @@ static inline bool fault_disarm(void)
 }
 
 /* Whether this call is the one. */
-static inline bool fault_now(enum fault_kind kind, unsigned long what)
+static inline bool fault_now(enum fault_kind kind, uint64_t what)
 {
     uint32_t armed = __atomic_load_n(&faults.armed, __ATOMIC_ACQUIRE);
     uint64_t n;
@@ -193,7 +193,7 @@ static inline bool fault_now(enum fault_kind kind, unsigned long what)
 }
 
 /* Whether the call is to fail; errno is set then. */
-static inline bool fault_fails(enum fault_kind kind, unsigned long what)
+static inline bool fault_fails(enum fault_kind kind, uint64_t what)
 {
     if (!fault_now(kind, what))
         return false;
@@ -373,10 +373,10 @@ static inline int fault_pthread_create(pthread_t *thread, const pthread_attr_t *
 
 /* ---- descriptors ---- */
 
-#define FAULT_OPEN_PAGEMAP (1ul << 40) /* in faults.what, beside the flags */
+#define FAULT_OPEN_PAGEMAP (1ull << 40) /* in faults.what, beside the flags */
 static inline int fault_open(const char *path, int flags, ...)
 {
-    unsigned long what = (unsigned long)flags;
+    uint64_t what = (unsigned long)flags;
     va_list args;
     unsigned mode;
 
@@ -444,7 +444,7 @@ static inline bool fault_may_fail(unsigned long request)
 
 static inline int fault_ioctl(int fd, unsigned long request, ...)
 {
-    unsigned long what = request;
+    uint64_t what = request;
     va_list args;
     void *arg;
 
@@ -452,7 +452,7 @@ static inline int fault_ioctl(int fd, unsigned long request, ...)
     arg = va_arg(args, void *);
     va_end(args);
     if (request == KVM_IRQ_LINE)
-        what |= (unsigned long)((const struct kvm_irq_level *)arg)->irq << 32;
+        what |= (uint64_t)((const struct kvm_irq_level *)arg)->irq << 32;
     if (fault_may_fail(request) && fault_fails(FAULT_IOCTL, what))
         return -1;
     return ioctl(fd, request, arg);

@@ -8,6 +8,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,7 +25,24 @@
         skip();                              \
     } while (0)
 
+#ifdef _WIN32
+/* There is none, and no test needs more than malloc's 16 bytes of alignment. */
+#define aligned_alloc(align, size) malloc(size)
+#endif
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Whether qemu-user runs this, as tests/cross/target says: it has no use for some of Linux. */
+static inline bool test_emulated(void)
+{
+    return getenv("TENON_EMULATED") != NULL;
+}
+
+/* The most that a test may map, without touching it: qemu-user takes memory for each page. */
+static inline uint64_t test_most(void)
+{
+    return test_emulated() ? 1ull << 33 : SIZE_MAX / 2;
+}
 
 /* xorshift64*: the same numbers on every run and every host. */
 static inline uint64_t test_random(uint64_t *state)

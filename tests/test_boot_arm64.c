@@ -29,8 +29,8 @@ static void rig_up(struct rig *r, uint64_t size)
     memset(r, 0, sizeof(*r));
     tn_mem_init(&r->mem, r->table, 3);
     assert_int_equal(tn_boot_arm64_ram(size, r->ram), 1);
-    if (r->ram[0].size > SIZE_MAX / 2)
-        SKIP("no room for that much RAM in 32 bits");
+    if (r->ram[0].size > test_most())
+        SKIP("that much RAM can't be mapped");
     at = mmap(NULL, (size_t)r->ram[0].size, PROT_READ | PROT_WRITE,
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(at != MAP_FAILED);

@@ -33,6 +33,8 @@ static void rig_up(struct rig *r, uint64_t size)
     tn_mem_init(&r->mem, r->table, 2);
     r->ranges = tn_boot_x86_ram(size, r->ram);
     assert_true(r->ranges > 0);
+    if (r->ram[0].size + (r->ranges > 1 ? r->ram[1].size : 0) > test_most())
+        SKIP("that much RAM can't be mapped");
     for (int i = 0; i < r->ranges; i++) {
         void *at = mmap(NULL, r->ram[i].size, i ? PROT_NONE : PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -37,6 +37,8 @@ static struct tn_fdt_cfg whole(uint32_t machine, uint32_t gic, uint32_t cpus)
         cfg.chip[0] = (struct tn_fdt_range){0x8000000, 0x10000};
         cfg.chip[1] = (struct tn_fdt_range){0xc000000, gic == 2 ? 0x2000 : cpus * 0x20000ull};
         cfg.rtc = (struct tn_fdt_dev){0x9010000, 0x1000, 2};
+        cfg.gpio = (struct tn_fdt_dev){0x9020000, 0x1000, 3};
+        cfg.genid = (struct tn_fdt_dev){0x40ff0000, 0x10000, 5};
         break;
     case TN_FDT_RISCV64:
         cfg.chip[0] = (struct tn_fdt_range){0xc000000, 0x600000};
@@ -58,7 +60,7 @@ static struct tn_fdt_cfg bare(uint32_t machine, uint32_t gic, uint32_t cpus)
     struct tn_fdt_cfg cfg = whole(machine, gic, cpus);
 
     cfg.nram = 1;
-    cfg.uart.size = cfg.rtc.size = 0;
+    cfg.uart.size = cfg.rtc.size = cfg.gpio.size = cfg.genid.size = 0;
     cfg.virtio = 0;
     cfg.bootargs = NULL;
     cfg.initrd_len = 0;
@@ -286,10 +288,14 @@ static void fields_of_other_machines_are_zero(void **state)
     REFUSED(ARM, c.mmu = 39);
     REFUSED(RV, c.gic = 3);
     REFUSED(RV, (c.rtc = (struct tn_fdt_dev){0x8000000, 0x1000, 2}));
+    REFUSED(RV, (c.gpio = (struct tn_fdt_dev){0x8000000, 0x1000, 2}));
+    REFUSED(RV, (c.genid = (struct tn_fdt_dev){0x8000000, 0x1000, 2}));
     REFUSED(RV, c.chip[1].size = 0x1000);
     REFUSED(RV, c.chip[1].gpa = 0x1000);
     REFUSED(X86, c.gic = 2);
     REFUSED(X86, (c.rtc = (struct tn_fdt_dev){0x8000000, 0x1000, 2}));
+    REFUSED(X86, (c.gpio = (struct tn_fdt_dev){0x8000000, 0x1000, 2}));
+    REFUSED(X86, (c.genid = (struct tn_fdt_dev){0x8000000, 0x1000, 2}));
     REFUSED(X86, c.timebase = 1);
     REFUSED(X86, c.isa = "rv64i");
     REFUSED(X86, c.mmu = 48);
@@ -384,6 +390,12 @@ static void devices_have_limits(void **state)
     REFUSED(ARM, c.rtc.gpa = c.virtio_first.gpa + 5 * c.virtio_stride);
     REFUSED(ARM, c.rtc.gpa = c.virtio_first.gpa + 0x200); /* between two of them */
     ACCEPTED(ARM, c.rtc.gpa = c.virtio_first.gpa + 5 * c.virtio_stride + 0x200);
+    REFUSED(ARM, c.gpio.size = 0xfff);
+    REFUSED(ARM, c.gpio.gpa = c.rtc.gpa + 0xfff);
+    ACCEPTED(ARM, c.gpio.gpa = c.rtc.gpa + 0x1000);
+    REFUSED(ARM, c.gpio.gpa = c.virtio_first.gpa + 0x200);
+    REFUSED(ARM, c.gpio.gpa = ram[1].gpa);
+    REFUSED(ARM, c.gpio.gpa = UINT64_MAX);
     REFUSED(ARM, c.virtio_first.size = 0);
     REFUSED(ARM, c.virtio_first.size = 0xff);
     ACCEPTED(ARM, c.virtio_first.size = 0x100);
@@ -401,6 +413,46 @@ static void devices_have_limits(void **state)
     ACCEPTED(ARM, (c.virtio = TN_FDT_MAX_VIRTIO, c.virtio_stride = 0x200));
     REFUSED(ARM, c.virtio = UINT32_MAX);
     ACCEPTED(ARM, (c.virtio = 0, memset(&c.virtio_first, 0xff, sizeof(c.virtio_first))));
+}
+
+static void the_generation_id_is_in_one_range_of_memory_or_in_none(void **state)
+{
+    const uint64_t end = ram[0].gpa + ram[0].size;
+
+    (void)state;
+    REFUSED(ARM, c.genid.gpa += 0x800);
+    REFUSED(ARM, c.genid.size = 16);
+    REFUSED(ARM, c.genid.size = 0x1800);
+    ACCEPTED(ARM, c.genid.size = 0x1000);
+    REFUSED(ARM, c.genid.gpa = ram[0].gpa - 0x8000);
+    ACCEPTED(ARM, c.genid.gpa = ram[0].gpa - 0x10000);
+    ACCEPTED(ARM, c.genid.gpa = ram[0].gpa);
+    ACCEPTED(ARM, (c.genid.gpa = end - 0x10000, c.initrd_len = 0));
+    REFUSED(ARM, (c.genid.gpa = end - 0xf000, c.initrd_len = 0));
+    ACCEPTED(ARM, c.genid.gpa = end);
+    ACCEPTED(ARM, c.genid.gpa = ram[1].gpa + ram[1].size - 0x10000);
+    REFUSED(ARM,
+            (c.ram = touching, c.initrd_len = 0, c.genid.gpa = 0x40000000, c.genid.size = 0x2000));
+    REFUSED(ARM, c.genid.size = UINT64_MAX - 0xfff);
+    REFUSED(ARM, c.genid.size = ram[0].size);
+    REFUSED(ARM, c.genid.gpa = UINT64_MAX - 0xfff);
+    REFUSED(ARM, c.genid.gpa = TN_FDT_LIMIT - 0xf000);
+    ACCEPTED(ARM, c.genid.gpa = TN_FDT_LIMIT - 0x10000);
+    REFUSED(ARM, c.genid.gpa = 0x5fff0000); /* the initrd's first byte is in its second page */
+    REFUSED(ARM, c.genid.gpa = 0x5ffe2000);
+    ACCEPTED(ARM, c.genid.gpa = 0x5ffe1000);
+    REFUSED(ARM, c.genid.gpa = c.chip[0].gpa);
+    REFUSED(ARM, c.genid.gpa = c.chip[1].gpa);
+    REFUSED(ARM, c.genid.gpa = c.uart.gpa);
+    REFUSED(ARM, c.genid.gpa = c.rtc.gpa);
+    REFUSED(ARM, c.genid.gpa = c.gpio.gpa);
+    REFUSED(ARM, c.genid.gpa = c.virtio_first.gpa + 0x5000);
+    ACCEPTED(ARM, c.genid.gpa = c.virtio_first.gpa + 0x6000);
+}
+
+static struct tn_fdt_dev *dev(struct tn_fdt_cfg *cfg, uint32_t i)
+{
+    return i == 0 ? &cfg->uart : i == 1 ? &cfg->rtc : i == 2 ? &cfg->gpio : &cfg->genid;
 }
 
 static void interrupts_have_limits(void **state)
@@ -437,6 +489,15 @@ static void interrupts_have_limits(void **state)
     REFUSED(X86, c.virtio_first.irq = 21);
     ACCEPTED(ARM, (c.uart.size = 0, c.uart.irq = 988)); /* nobody's */
     ACCEPTED(ARM, (c.rtc.size = 0, c.rtc.irq = c.uart.irq));
+    ACCEPTED(ARM, (c.gpio.size = 0, c.gpio.irq = c.genid.irq));
+    ACCEPTED(ARM, (c.genid.size = 0, c.genid.irq = 16));
+    for (uint32_t i = 0; i < 4; i++) {
+        for (uint32_t j = 0; j < 4; j++)
+            ROW(ARM, dev(&c, i)->irq = dev(&c, j)->irq, i != j);
+        REFUSED(ARM, dev(&c, i)->irq = 988);
+        REFUSED(ARM, dev(&c, i)->irq = 16);
+        ACCEPTED(ARM, dev(&c, i)->irq = 20);
+    }
     ACCEPTED(ARM, (c.virtio = 0, c.uart.irq = 17));
 }
 
@@ -558,7 +619,7 @@ static void the_greatest_trees_have_room(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(many); i++)
-        many[i] = (struct tn_fdt_range){0x8000000000000 + i * 0x2000, 0x1000};
+        many[i] = (struct tn_fdt_range){0x8000000000000 + i * 0x4000, 0x2000};
     memset(long_args, 'a', TN_FDT_MAX_BOOTARGS);
     memset(long_isa, 'm', TN_FDT_MAX_ISA);
     memcpy(long_isa, "rv64", 4);
@@ -575,8 +636,12 @@ static void the_greatest_trees_have_room(void **state)
         cfg.virtio = TN_FDT_MAX_VIRTIO;
         cfg.virtio_stride = 0x200;
         cfg.virtio_first.gpa = 0xf000000000000;
-        if (cfg.machine == TN_FDT_ARM64)
+        if (cfg.machine == TN_FDT_ARM64) {
             cfg.rtc.gpa = 0xe000000000000;
+            cfg.gpio.gpa = 0xe100000000000;
+            cfg.genid.gpa = many[1].gpa + 0x1000;
+            cfg.genid.size = 0x1000;
+        }
         if (cfg.machine != TN_FDT_X86)
             cfg.uart.gpa = 0xd000000000000;
         cfg.bootargs = long_args;
@@ -606,7 +671,11 @@ static void shape(const struct tn_fdt_cfg *cfg)
     assert_int_equal(children("/", "memory@"), cfg->nram);
     assert_int_equal(children("/", "virtio@"), cfg->virtio);
     assert_int_equal(children("/", "rtc@"), cfg->rtc.size > 0);
-    assert_int_equal(children("/", "apb-pclk"), cfg->rtc.size > 0);
+    assert_int_equal(children("/", "gpio@"), cfg->gpio.size > 0);
+    assert_int_equal(children("/", "gpio-keys"), cfg->gpio.size > 0);
+    assert_int_equal(children("/", "apb-pclk"), cfg->rtc.size > 0 || cfg->gpio.size > 0);
+    assert_int_equal(children("/", "rng@"), cfg->genid.size > 0);
+    assert_int_equal(children("/", "reserved-memory"), cfg->genid.size > 0);
     assert_int_equal(children("/", "psci"), cfg->machine == TN_FDT_ARM64);
     assert_int_equal(children("/", "timer"), cfg->machine == TN_FDT_ARM64);
     assert_int_equal(children("/", "interrupt-controller@"), cfg->machine == TN_FDT_X86 ? 2 : 1);
@@ -632,7 +701,7 @@ static void every_part_can_be_left_out(void **state)
     for (size_t m = 0; m < COUNT(machines); m++) {
         struct tn_fdt_cfg all = whole(machines[m].machine, machines[m].gic, 2);
 
-        for (unsigned without = 0; without < 256; without++) {
+        for (unsigned without = 0; without < 1024; without++) {
             struct tn_fdt_cfg cfg = all;
 
             if (without & 1)
@@ -651,8 +720,12 @@ static void every_part_can_be_left_out(void **state)
                 cfg.kaslr_seed = 0;
             if (without & 128)
                 cfg.nram = 1;
+            if (without & 256)
+                cfg.gpio.size = 0;
+            if (without & 512)
+                cfg.genid.size = 0;
             shape(&cfg);
-            if (without % 17 == 0)
+            if (without % 67 == 0)
                 dtc_reads();
         }
     }
@@ -750,6 +823,46 @@ static void an_arm64_machine_with_a_gicv3(void **state)
     build(&cfg);
     IS_CELLS("/serial@9000000", "clock-frequency", 1843200);
     IS_CELLS("/virtio@a005000", "interrupts", 0, 21, 1);
+}
+
+static void a_power_button_is_a_key_on_a_line(void **state)
+{
+    struct tn_fdt_cfg cfg = ARM;
+
+    (void)state;
+    build(&cfg);
+    IS_TEXT("/gpio@9020000", "compatible", "arm,pl061\0arm,primecell");
+    IS_CELLS("/gpio@9020000", "reg", 0, 0x9020000, 0, 0x1000);
+    IS_CELLS("/gpio@9020000", "interrupts", 0, 3, 4);
+    IS_CELLS("/gpio@9020000", "clocks", cell_of("/apb-pclk", "phandle"));
+    IS_TEXT("/gpio@9020000", "clock-names", "apb_pclk");
+    is_flag("/gpio@9020000", "gpio-controller");
+    IS_CELLS("/gpio@9020000", "#gpio-cells", 2);
+    is_flag("/gpio@9020000", "interrupt-controller");
+    IS_CELLS("/gpio@9020000", "#interrupt-cells", 2);
+    IS_TEXT("/gpio-keys", "compatible", "gpio-keys");
+    IS_CELLS("/gpio-keys/key-poweroff", "linux,code", 116);
+    IS_CELLS("/gpio-keys/key-poweroff", "gpios", cell_of("/gpio@9020000", "phandle"), 3, 0);
+}
+
+static void a_generation_id_is_reserved_where_it_is_memory(void **state)
+{
+    struct tn_fdt_cfg cfg = ARM;
+
+    (void)state;
+    build(&cfg);
+    IS_TEXT("/rng@40ff0000", "compatible", "microsoft,vmgenid");
+    IS_CELLS("/rng@40ff0000", "reg", 0, 0x40ff0000, 0, 0x10000);
+    IS_CELLS("/rng@40ff0000", "interrupts", 0, 5, 1);
+    IS_CELLS("/reserved-memory", "#address-cells", 2);
+    IS_CELLS("/reserved-memory", "#size-cells", 2);
+    is_flag("/reserved-memory", "ranges");
+    IS_CELLS("/reserved-memory/rng@40ff0000", "reg", 0, 0x40ff0000, 0, 0x10000);
+    is_flag("/reserved-memory/rng@40ff0000", "no-map");
+    cfg.genid.gpa = 0x9030000;
+    build(&cfg);
+    IS_CELLS("/rng@9030000", "reg", 0, 0x9030000, 0, 0x10000);
+    assert_true(node("/reserved-memory") < 0);
 }
 
 static void an_arm64_machine_with_a_gicv2(void **state)
@@ -901,6 +1014,7 @@ int main(void)
         cmocka_unit_test(memory_has_limits),
         cmocka_unit_test(chips_have_limits),
         cmocka_unit_test(devices_have_limits),
+        cmocka_unit_test(the_generation_id_is_in_one_range_of_memory_or_in_none),
         cmocka_unit_test(interrupts_have_limits),
         cmocka_unit_test(texts_and_seeds_have_limits),
         cmocka_unit_test(the_initrd_is_in_one_range_of_memory),
@@ -912,6 +1026,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(every_number_of_processors, setup, teardown),
         cmocka_unit_test(the_boot_loader_s_words),
         cmocka_unit_test(an_arm64_machine_with_a_gicv3),
+        cmocka_unit_test(a_power_button_is_a_key_on_a_line),
+        cmocka_unit_test(a_generation_id_is_reserved_where_it_is_memory),
         cmocka_unit_test(an_arm64_machine_with_a_gicv2),
         cmocka_unit_test_setup_teardown(processors_have_the_numbers_they_are_given, setup,
                                         teardown),

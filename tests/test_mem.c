@@ -76,16 +76,19 @@ static void add_refuses_bad_regions(void **state)
         {LOW + PAGE, PAGE, TN_EEXIST},
         {NEXT, PAGE, TN_EEXIST},
         {0, 2 * PAGE, TN_EEXIST},
-        {0, TN_MEM_LIMIT, TN_EEXIST},
+        {0, TN_MEM_LIMIT, sizeof(size_t) < 8 ? TN_EINVAL : TN_EEXIST},
         {HIGH - PAGE, 2 * PAGE, TN_EEXIST},
         {TOP - PAGE, PAGE, TN_EEXIST},
         {END, PAGE, TN_OK},
         {TOP, PAGE, TN_ENOSPC},
     };
+    uint8_t *wrong;
 
     assert_int_equal(tn_mem_add(&g->mem, 0x10000, NULL, PAGE), TN_EINVAL);
     assert_int_equal(tn_mem_add(&g->mem, 0x10000, bytes + 1, PAGE), TN_EINVAL);
     assert_int_equal(tn_mem_add(&g->mem, 0x10000, bytes + 4, PAGE), TN_EINVAL);
+    wrong = (uint8_t *)(UINTPTR_MAX - PAGE + 1); /* it would end beyond the last address */
+    assert_int_equal(tn_mem_add(&g->mem, 0x10000, wrong, PAGE), TN_EINVAL);
     for (size_t i = 0; i < COUNT(t); i++) {
         uint32_t before = g->mem.count;
 

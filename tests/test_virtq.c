@@ -95,7 +95,7 @@ static void rejected(struct rig *r, int err)
 
     assert_int_equal(rig_pop(r), err);
     no_chain(&r->chain);
-    if (r->iov[0].len != 0x5a5a5a5a5a5a5a5a)
+    if (r->iov[0].len != (size_t)0x5a5a5a5a5a5a5a5a)
         assert_memory_equal(&r->iov[0], &no_iov, sizeof(no_iov));
     assert_int_equal(rig_pop(r), err);
     assert_true(tn_virtq_pending(&r->q));

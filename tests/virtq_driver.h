@@ -41,11 +41,17 @@ static inline uint8_t *vqd_at(const struct vqd *d, uint64_t gpa)
     return d->ram + (gpa - d->base);
 }
 
+/* Rings have their alignment, and whole accesses to it; an indirect table may lie anywhere. */
+static inline bool vqd_is_whole(const void *p, unsigned width)
+{
+    return width == 2 && (uintptr_t)p % 2 == 0;
+}
+
 static inline void vqd_put(const struct vqd *d, uint64_t gpa, unsigned width, uint64_t value)
 {
     void *p = vqd_at(d, gpa);
 
-    if (width == 2)
+    if (vqd_is_whole(p, width))
         __atomic_store_n((uint16_t *)p, (uint16_t)value, __ATOMIC_RELEASE);
     else
         memcpy(p, &value, width);
@@ -56,7 +62,7 @@ static inline uint64_t vqd_get(const struct vqd *d, uint64_t gpa, unsigned width
     void *p = vqd_at(d, gpa);
     uint64_t value = 0;
 
-    if (width == 2)
+    if (vqd_is_whole(p, width))
         return __atomic_load_n((uint16_t *)p, __ATOMIC_ACQUIRE);
     memcpy(&value, p, width);
     return value;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What the scripts of the testbed share; sourced by them, never run.
-# In:   BUILD; GUEST_ARCH=amd64|arm64 (amd64): Debian's name for what the guests run on
+# In:   BUILD; GUEST_ARCH=amd64|arm64: Debian's name for what the guests run on, by default this
+#       machine's
 # Sets: here (this folder), root (the repository), BUILD (absolute), arch, cross (its compilers'
 #       prefix), bed (BUILD/testbed, or BUILD/testbed/arm64).
 # shellcheck shell=sh
@@ -10,7 +11,8 @@ root=$(cd "$here/../.." && pwd)
 BUILD=${BUILD:-$root/build}
 mkdir -p "$BUILD"
 BUILD=$(cd "$BUILD" && pwd)
-arch=${GUEST_ARCH:-amd64}
+host=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+arch=${GUEST_ARCH:-$host}
 # shellcheck disable=SC2034
 case $arch in
 amd64) cross='' bed=$BUILD/testbed ;;
@@ -20,6 +22,7 @@ arm64) cross=aarch64-linux-gnu- bed=$BUILD/testbed/arm64 ;;
     exit 2
     ;;
 esac
+[ "$arch" != "$host" ] || cross=''
 mkdir -p "$bed"
 me=${0##*/}
 
