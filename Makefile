@@ -15,7 +15,6 @@ CFLAGS ?= -O2 -g
 ALL     = -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude $(CFLAGS) \
             -MMD -MP -MT $@ -MF $(BUILD)/dep/$(subst /,_,$@).d
 LIBS   := -pthread
-FDT    :=
 ifneq ($(STATIC),)
 LIBS   += -static
 endif
@@ -30,6 +29,7 @@ endif
 # What this is built for. An arm64 machine has a device tree; a cross build has libfdt from source.
 MACHINE := $(if $(CROSS),$(CROSS:-=),$(shell uname -m))
 ARM64   := $(filter aarch64%,$(MACHINE))
+FDT     := $(if $(ARM64),-lfdt)
 ifneq ($(CROSS),)
 ALL    += -isystem $(BUILD)/cross/src/fdt -isystem $(BUILD)/cross/src/cmocka
 LIBS   += -L$(BUILD)/cross/$(MACHINE)
@@ -87,11 +87,8 @@ $(BUILD)/tenon.pc: lib/tenon.pc.in $(BUILD)/tenon.o Makefile
 	$(Q)fdt=$$($(CROSS)nm -u $(BUILD)/tenon.o | sed -n 's/.* fdt_create$$/ -lfdt/p') && \
 	    sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' -e "s|@FDT@|$$fdt|" $< > $@
 
-# Only what uses tn_fdt links with libfdt.
+# Elsewhere only what uses tn_fdt links with libfdt.
 $(BUILD)/%/fdt: FDT := -lfdt
-ifneq ($(ARM64),)
-$(BUILD)/bin/%: FDT := -lfdt
-endif
 ifneq ($(CROSS),)
 deps-build: $(if $(ARM64),deps-arm64)
 $(BUILD)/tenon.o $(EXAMPLES:%=$(BUILD)/bin/%) $(UNITS:%=$(BUILD)/test/%) \

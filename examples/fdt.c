@@ -39,6 +39,8 @@ static void arm64(struct tn_fdt_cfg *cfg, uint64_t memory)
     cfg->chip[1] = (struct tn_fdt_range){0x8100000, 0x20000ull * cfg->cpus};
     cfg->uart = (struct tn_fdt_dev){0x10000000, 8, 0};
     cfg->rtc = (struct tn_fdt_dev){0x10001000, 0x1000, 1};
+    cfg->gpio = (struct tn_fdt_dev){0x10002000, 0x1000, 2};
+    cfg->genid = (struct tn_fdt_dev){0x401f0000, 0x10000, 3};
     cfg->virtio_first = (struct tn_fdt_dev){0x10010000, 0x1000, 16};
     cfg->virtio_irqs = 48;
 }

@@ -29,9 +29,9 @@ static uint64_t number(struct fz *z, uint64_t was)
 
 static void edit(struct fz *z, struct tn_fdt_cfg *cfg, struct tn_fdt_range *ram, uint64_t *reg)
 {
-    struct tn_fdt_dev *dev[] = {&cfg->uart, &cfg->rtc, &cfg->virtio_first};
+    struct tn_fdt_dev *dev[] = {&cfg->uart, &cfg->rtc, &cfg->virtio_first, &cfg->gpio, &cfg->genid};
     uint8_t at = fz_u8(z);
-    unsigned i = at / 16 % 4;
+    unsigned i = at / 16 % 4, d = at / 16 % 5;
 
     switch (at % 16) {
     case 0:
@@ -60,13 +60,13 @@ static void edit(struct fz *z, struct tn_fdt_cfg *cfg, struct tn_fdt_range *ram,
         cfg->chip[i % 2].size = number(z, cfg->chip[i % 2].size);
         break;
     case 8:
-        dev[i % 3]->gpa = number(z, dev[i % 3]->gpa);
+        dev[d]->gpa = number(z, dev[d]->gpa);
         break;
     case 9:
-        dev[i % 3]->size = number(z, dev[i % 3]->size);
+        dev[d]->size = number(z, dev[d]->size);
         break;
     case 10:
-        dev[i % 3]->irq = (uint32_t)number(z, dev[i % 3]->irq);
+        dev[d]->irq = (uint32_t)number(z, dev[d]->irq);
         break;
     case 11:
         cfg->virtio = (uint32_t)number(z, cfg->virtio);
@@ -126,10 +126,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cfg.uart.gpa = cfg.machine == TN_FDT_X86 ? 0x3f8 : 0xa000000;
     cfg.uart.size = fz_u8(&z) % 2 ? 8 : 0;
     cfg.uart.irq = 1;
-    if (cfg.machine == TN_FDT_ARM64 && fz_u8(&z) % 2) {
+    if (cfg.machine == TN_FDT_ARM64) {
+        uint8_t with = fz_u8(&z);
+
         cfg.rtc.gpa = 0xb000000;
-        cfg.rtc.size = 0x1000;
+        cfg.rtc.size = with & 1 ? 0x1000 : 0;
         cfg.rtc.irq = 2;
+        cfg.gpio.gpa = 0xb001000;
+        cfg.gpio.size = with & 2 ? 0x1000 : 0;
+        cfg.gpio.irq = 3;
+        cfg.genid.gpa = with & 4 ? 0x401f0000 : 0xb010000;
+        cfg.genid.size = with & 8 ? 0x10000 : 0;
+        cfg.genid.irq = 4;
     }
     cfg.virtio = fz_u8(&z) % 16;
     cfg.virtio_first.gpa = 0x20000000;

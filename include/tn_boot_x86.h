@@ -74,8 +74,8 @@
  *
  * LIMITS
  *   16 MiB to 1 TiB of RAM. Kernel and initrd lie below the hole, so together below 3 GiB. No
- *   real-mode Linux protocol, no setup_data but a device tree, no framebuffer. One PVH module. An image that wants to
- *   be loaded below 1 MiB is refused.
+ *   real-mode Linux protocol, no setup_data but a device tree, no framebuffer. One PVH module. An
+ *   image that wants to be loaded below 1 MiB is refused.
  */
 #ifndef TN_BOOT_X86_H
 #define TN_BOOT_X86_H
@@ -283,7 +283,8 @@ struct tn_boot_x86_info {
  * write, so that after an error guest memory is as it was; *cpu is then zero, *info too but for
  * stage, detail and where. Returns 0, or
  *   TN_EINVAL  ram_size, proto or a NULL pointer with a length, or mem does not hold that RAM
- *   TN_EUNSUP  the image does not offer cfg->proto, or no protocol that is known here; or there is a
+ *   TN_EUNSUP  the image does not offer cfg->proto, or no protocol that is known here; or there is
+ *   a
  *              device tree, and PVH or a protocol before 2.09, which have no setup_data
  *   TN_ERANGE  the command line is longer than its area, or than the kernel takes; the device tree
  *              is longer than TN_BOOT_X86_FDT_SIZE - 16
@@ -762,17 +763,28 @@ static inline int tn_boot_x86_fdt_(const struct tn_mem *mem, const struct tn_boo
 }
 
 /* Whether a device tree can be handed over, and is one: its header says how long it is. */
+/*@ requires \valid_read(cfg) && \valid_read(cfg->fdt + (0 .. cfg->fdt_len - 1));
+    assigns \nothing;
+    ensures \result == TN_OK || \result == TN_ERANGE || \result == TN_EFORMAT ||
+      \result == TN_EUNSUP;
+    ensures \result == TN_ERANGE <==> cfg->fdt_len + TN_BOOT_X86_SETUP_DATA > TN_BOOT_X86_FDT_SIZE;
+    ensures \result == TN_OK || \result == TN_EUNSUP <==>
+      40 <= cfg->fdt_len <= TN_BOOT_X86_FDT_SIZE - TN_BOOT_X86_SETUP_DATA &&
+      cfg->fdt[0] == 0xd0 && cfg->fdt[1] == 0x0d && cfg->fdt[2] == 0xfe && cfg->fdt[3] == 0xed &&
+      cfg->fdt_len == cfg->fdt[4] * 0x1000000 + cfg->fdt[5] * 0x10000 + cfg->fdt[6] * 0x100 +
+        cfg->fdt[7];
+    ensures \result == TN_OK ==> proto != TN_BOOT_X86_PVH && (version == 0 || version >= 0x209);
+    ensures \result == TN_EUNSUP ==> proto == TN_BOOT_X86_PVH || 0 < version < 0x209; */
 static inline int tn_boot_x86_fdt_ok_(const struct tn_boot_x86_cfg *cfg, uint32_t proto,
                                       uint16_t version)
 {
-    static const uint8_t magic[4] = {0xd0, 0x0d, 0xfe, 0xed};
-    uint64_t total = 0;
+    const uint8_t *p = cfg->fdt;
 
     if (cfg->fdt_len > TN_BOOT_X86_FDT_SIZE - TN_BOOT_X86_SETUP_DATA)
         return TN_ERANGE;
-    for (uint32_t i = 4; cfg->fdt_len >= 40 && i < 8; i++) /* the header's 40 bytes, big-endian */
-        total = total << 8 | cfg->fdt[i];
-    if (cfg->fdt_len < 40 || __builtin_memcmp(cfg->fdt, magic, 4) != 0 || total != cfg->fdt_len)
+    /* the header's 40 bytes, big-endian: magic, totalsize */
+    if (cfg->fdt_len < 40 || p[0] != 0xd0 || p[1] != 0x0d || p[2] != 0xfe || p[3] != 0xed ||
+        cfg->fdt_len != p[4] * 0x1000000u + p[5] * 0x10000u + p[6] * 0x100u + p[7])
         return TN_EFORMAT;
     if (proto == TN_BOOT_X86_PVH || (version > 0 && version < 0x209)) /* 0: an ELF file's */
         return TN_EUNSUP;

@@ -4,9 +4,10 @@
  *
  * WHAT
  *   Writes the tree of a machine of tenon: processors, memory, interrupt controller, timer, a 16550
- *   serial port, a clock, virtio-mmio devices, and what the boot loader says in /chosen. For arm64
- *   and riscv64, which have nothing else, and for x86 kernels that are built with CONFIG_OF. The
- *   bytes are libfdt's to arrange; the same configuration makes the same bytes.
+ *   serial port, a clock, a power button, a generation id, virtio-mmio devices, and what the boot
+ *   loader says in /chosen. For arm64 and riscv64, which have nothing else, and for x86 kernels
+ *   that are built with CONFIG_OF. The bytes are libfdt's to arrange; the same configuration makes
+ *   the same bytes.
  *
  * USAGE
  *   static _Alignas(8) uint8_t tree[TN_FDT_MAX];
@@ -59,7 +60,9 @@
  *   Documentation/devicetree/bindings: arm/cpus.yaml, arm/psci.yaml, riscv/cpus.yaml,
  *   timer/arm,arch_timer.yaml, interrupt-controller/{arm,gic,arm,gic-v3,sifive,plic-1.0.0,
  *   riscv,cpu-intc,intel,ce4100-ioapic,intel,ce4100-lapic}.yaml, serial/8250.yaml,
- *   rtc/arm,pl031.yaml, clock/fixed-clock.yaml, virtio/mmio.yaml; chosen: dt-schema's chosen.yaml.
+ *   rtc/arm,pl031.yaml, clock/fixed-clock.yaml, gpio/pl061-gpio.yaml, input/gpio-keys.yaml,
+ *   rng/microsoft,vmgenid.yaml, virtio/mmio.yaml; dt-schema: chosen.yaml,
+ *   reserved-memory/reserved-memory.yaml.
  *
  * LIMITS
  *   One interrupt controller and one serial port; no PCI, no NUMA, no caches, no cpu-map. A GICv3
@@ -136,10 +139,14 @@ struct tn_fdt_dev {
     uint32_t irq;  /* arm64: SPI, 0..987; riscv64: source of the PLIC, 1..1023; x86: GSI, 1..23 */
 };
 
+#define TN_FDT_POWER_LINE 3u /* of the GPIO controller: high while the power button is pressed */
+
 /*
  * What the machine is. The fields of other machines are zero. No two ranges overlap, be it RAM, a
  * chip's or a device's; that of the virtio devices is from the first one's begin to the last one's
- * end.
+ * end. But the generation id may lie in RAM: inside one range and apart from the initrd. The tree
+ * then reserves it, so that no kernel takes it for memory; a kernel does so in whole pages of its
+ * own, of up to 64 KiB.
  */
 struct tn_fdt_cfg {
     uint32_t machine; /* enum tn_fdt_machine */
@@ -162,6 +169,8 @@ struct tn_fdt_cfg {
     struct tn_fdt_dev uart;         /* at least 8 bytes; x86: of I/O ports, below 0x10000 */
     uint32_t uart_clock;            /* Hz; 0: 1843200 */
     struct tn_fdt_dev rtc;          /* arm64: PL031, at least 0x1000 bytes */
+    struct tn_fdt_dev gpio;         /* arm64: PL061, at least 0x1000 bytes, with a power button */
+    struct tn_fdt_dev genid;        /* arm64: 16 bytes and zeros, pages of 0x1000; it has edges */
     uint32_t virtio;                /* devices, 0..256; with 0 the next three are not looked at */
     struct tn_fdt_dev virtio_first; /* at least 0x100 bytes */
     uint64_t virtio_stride;         /* from one to the next, at least their size */
@@ -206,7 +215,7 @@ TN_API int64_t tn_fdt_build(const struct tn_fdt_cfg *cfg, uint8_t *buf, size_t c
 #define TN_FDT_MPIDR_      0xff00ffffffull /* the affinity fields of MPIDR_EL1 */
 #define TN_FDT_UART_CLOCK_ 1843200u
 #define TN_FDT_APB_CLOCK_  24000000u
-#define TN_FDT_DEVICES_    5u /* places before RAM's: two chips, serial port, clock, virtio */
+#define TN_FDT_DEVICES_    6u /* places before RAM's: two chips, serial port, clock, GPIO, virtio */
 
 /* -- what a configuration must be -- */
 
@@ -241,27 +250,34 @@ TN_API int64_t tn_fdt_build(const struct tn_fdt_cfg *cfg, uint8_t *buf, size_t c
       cfg->virtio <= 256 && (cfg->virtio > 0 ==> cfg->virtio_first.size >= 0x100) &&
       (cfg->virtio > 1 ==> cfg->virtio_first.size <= cfg->virtio_stride <= 0x100000000000);
 
+    logic integer tn_fdt_virtio_gpa(struct tn_fdt_cfg *cfg) =
+      cfg->virtio == 0 ? 0 : cfg->virtio_first.gpa;
+
+    logic integer tn_fdt_virtio_size(struct tn_fdt_cfg *cfg) =
+      cfg->virtio == 0 ? 0 : cfg->virtio_first.size +
+        (cfg->virtio - 1) * (cfg->virtio == 1 ? 0 : cfg->virtio_stride);
+
     logic integer tn_fdt_gpa(struct tn_fdt_cfg *cfg, integer i) =
       i == 0 ? cfg->chip[0].gpa : i == 1 ? cfg->chip[1].gpa :
       i == 2 ? (cfg->machine == TN_FDT_X86 ? 0 : cfg->uart.gpa) : i == 3 ? cfg->rtc.gpa :
-      i == 4 ? (cfg->virtio == 0 ? 0 : cfg->virtio_first.gpa) : cfg->ram[i - 5].gpa;
+      i == 4 ? cfg->gpio.gpa :
+      i == 5 ? tn_fdt_virtio_gpa(cfg) : cfg->ram[i - 6].gpa;
 
     logic integer tn_fdt_size(struct tn_fdt_cfg *cfg, integer i) =
       i == 0 ? cfg->chip[0].size : i == 1 ? cfg->chip[1].size :
       i == 2 ? (cfg->machine == TN_FDT_X86 ? 0 : cfg->uart.size) : i == 3 ? cfg->rtc.size :
-      i == 4 ? (cfg->virtio == 0 ? 0 :
-        cfg->virtio_first.size + (cfg->virtio - 1) * (cfg->virtio == 1 ? 0 : cfg->virtio_stride)) :
-      cfg->ram[i - 5].size;
+      i == 4 ? cfg->gpio.size :
+      i == 5 ? tn_fdt_virtio_size(cfg) : cfg->ram[i - 6].size;
 
     predicate tn_fdt_apart(integer a, integer an, integer b, integer bn) =
       an == 0 || bn == 0 || a + an <= b || b + bn <= a;
 
     predicate tn_fdt_places_ok(struct tn_fdt_cfg *cfg) =
       1 <= cfg->nram <= 64 &&
-      (\forall integer i; 0 <= i < 5 + cfg->nram ==>
+      (\forall integer i; 0 <= i < 6 + cfg->nram ==>
         tn_fdt_gpa(cfg, i) + tn_fdt_size(cfg, i) <= 0x10000000000000) &&
-      (\forall integer i; 5 <= i < 5 + cfg->nram ==> tn_fdt_size(cfg, i) > 0) &&
-      (\forall integer i, j; 0 <= j < i < 5 + cfg->nram ==>
+      (\forall integer i; 6 <= i < 6 + cfg->nram ==> tn_fdt_size(cfg, i) > 0) &&
+      (\forall integer i, j; 0 <= j < i < 6 + cfg->nram ==>
         tn_fdt_apart(tn_fdt_gpa(cfg, i), tn_fdt_size(cfg, i),
                      tn_fdt_gpa(cfg, j), tn_fdt_size(cfg, j)));
 
@@ -272,19 +288,34 @@ TN_API int64_t tn_fdt_build(const struct tn_fdt_cfg *cfg, uint8_t *buf, size_t c
       machine == TN_FDT_ARM64 ? irq >= 0 && irq + count <= 988 :
       machine == TN_FDT_RISCV64 ? irq >= 1 && irq + count <= 1024 : irq >= 1 && irq + count <= 24;
 
+    logic struct tn_fdt_dev tn_fdt_dev(struct tn_fdt_cfg *cfg, integer i) =
+      i == 0 ? cfg->uart : i == 1 ? cfg->rtc : i == 2 ? cfg->gpio : cfg->genid;
+
     predicate tn_fdt_irqs_ok(struct tn_fdt_cfg *cfg) =
       (cfg->virtio > 0 ==>
         tn_fdt_has_irqs(cfg->machine, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
-      (cfg->uart.size > 0 ==> tn_fdt_has_irqs(cfg->machine, cfg->uart.irq, 1) &&
-        tn_fdt_apart(cfg->uart.irq, 1, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
-      (cfg->rtc.size > 0 ==> tn_fdt_has_irqs(cfg->machine, cfg->rtc.irq, 1) &&
-        tn_fdt_apart(cfg->rtc.irq, 1, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
-      (cfg->uart.size > 0 && cfg->rtc.size > 0 ==> cfg->uart.irq != cfg->rtc.irq);
+      (\forall integer i; 0 <= i < 4 && tn_fdt_dev(cfg, i).size > 0 ==>
+        tn_fdt_has_irqs(cfg->machine, tn_fdt_dev(cfg, i).irq, 1) &&
+        tn_fdt_apart(tn_fdt_dev(cfg, i).irq, 1, cfg->virtio_first.irq, tn_fdt_lines(cfg))) &&
+      (\forall integer i, j; 0 <= j < i < 4 && tn_fdt_dev(cfg, i).size > 0 &&
+        tn_fdt_dev(cfg, j).size > 0 ==> tn_fdt_dev(cfg, i).irq != tn_fdt_dev(cfg, j).irq);
+
+    predicate tn_fdt_inside(integer gpa, integer size, struct tn_fdt_range r) =
+      r.gpa <= gpa && gpa + size <= r.gpa + r.size;
+
+    predicate tn_fdt_in_ram(struct tn_fdt_cfg *cfg, integer gpa, integer size) =
+      \exists integer i; 0 <= i < cfg->nram && tn_fdt_inside(gpa, size, cfg->ram[i]);
 
     predicate tn_fdt_initrd_ok(struct tn_fdt_cfg *cfg) =
-      cfg->initrd_len == 0 || \exists integer i; 0 <= i < cfg->nram &&
-        cfg->ram[i].gpa <= cfg->initrd_gpa &&
-        cfg->initrd_gpa + cfg->initrd_len <= cfg->ram[i].gpa + cfg->ram[i].size;
+      cfg->initrd_len == 0 || tn_fdt_in_ram(cfg, cfg->initrd_gpa, cfg->initrd_len);
+
+    predicate tn_fdt_genid_ok(struct tn_fdt_cfg *cfg) =
+      cfg->genid.gpa % 0x1000 == 0 && cfg->genid.size % 0x1000 == 0 &&
+      cfg->genid.gpa + cfg->genid.size <= 0x10000000000000 &&
+      tn_fdt_apart(cfg->genid.gpa, cfg->genid.size, cfg->initrd_gpa, cfg->initrd_len) &&
+      (\forall integer i; 0 <= i < 6 + cfg->nram ==>
+        tn_fdt_apart(cfg->genid.gpa, cfg->genid.size, tn_fdt_gpa(cfg, i), tn_fdt_size(cfg, i)) ||
+        (i >= 6 && tn_fdt_inside(cfg->genid.gpa, cfg->genid.size, cfg->ram[i - 6])));
 */
 
 /* The number of a CPU. */
@@ -365,8 +396,25 @@ static inline bool tn_fdt_virtio_ok_(const struct tn_fdt_cfg *cfg)
                                 cfg->virtio_first.size <= cfg->virtio_stride);
 }
 
+/* From the first virtio device to the end of the last. */
+/*@ requires \valid_read(cfg) && tn_fdt_virtio_ok(cfg);
+    assigns \nothing;
+    ensures \result.gpa == tn_fdt_virtio_gpa(cfg) && \result.size == tn_fdt_virtio_size(cfg); */
+static inline struct tn_fdt_range tn_fdt_window_(const struct tn_fdt_cfg *cfg)
+{
+    struct tn_fdt_range r = {0, 0};
+
+    if (cfg->virtio == 0)
+        return r;
+    r.gpa = cfg->virtio_first.gpa;
+    r.size = cfg->virtio_first.size;
+    if (cfg->virtio > 1)
+        r.size += (cfg->virtio - 1) * cfg->virtio_stride;
+    return r;
+}
+
 /* The ith range that nothing else may overlap; its size is 0 when there is no such device. */
-/*@ requires tn_fdt_readable(cfg) && i < 5 + cfg->nram && cfg->nram <= 64;
+/*@ requires tn_fdt_readable(cfg) && i < 6 + cfg->nram && cfg->nram <= 64;
     requires tn_fdt_virtio_ok(cfg);
     assigns \nothing;
     ensures \result.gpa == tn_fdt_gpa(cfg, i) && \result.size == tn_fdt_size(cfg, i); */
@@ -384,11 +432,11 @@ static inline struct tn_fdt_range tn_fdt_place_(const struct tn_fdt_cfg *cfg, ui
     } else if (i == 3) {
         r.gpa = cfg->rtc.gpa;
         r.size = cfg->rtc.size;
-    } else if (i == 4 && cfg->virtio > 0) {
-        r.gpa = cfg->virtio_first.gpa;
-        r.size = cfg->virtio_first.size;
-        if (cfg->virtio > 1)
-            r.size += (cfg->virtio - 1) * cfg->virtio_stride;
+    } else if (i == 4) {
+        r.gpa = cfg->gpio.gpa;
+        r.size = cfg->gpio.size;
+    } else if (i == 5) {
+        r = tn_fdt_window_(cfg);
     }
     return r;
 }
@@ -415,15 +463,15 @@ static inline bool tn_fdt_places_ok_(const struct tn_fdt_cfg *cfg)
 {
     if (cfg->nram == 0 || cfg->nram > TN_FDT_MAX_RAM)
         return false;
-    /*@ loop invariant 0 <= i <= 5 + cfg->nram;
+    /*@ loop invariant 0 <= i <= 6 + cfg->nram;
         loop invariant \forall integer k; 0 <= k < i ==>
           tn_fdt_gpa(cfg, k) + tn_fdt_size(cfg, k) <= 0x10000000000000;
-        loop invariant \forall integer k; 5 <= k < i ==> tn_fdt_size(cfg, k) > 0;
+        loop invariant \forall integer k; 6 <= k < i ==> tn_fdt_size(cfg, k) > 0;
         loop invariant \forall integer k, j; 0 <= j < k < i ==>
           tn_fdt_apart(tn_fdt_gpa(cfg, k), tn_fdt_size(cfg, k),
                        tn_fdt_gpa(cfg, j), tn_fdt_size(cfg, j));
         loop assigns i;
-        loop variant 5 + cfg->nram - i; */
+        loop variant 6 + cfg->nram - i; */
     for (uint32_t i = 0; i < TN_FDT_DEVICES_ + cfg->nram; i++) {
         struct tn_fdt_range r = tn_fdt_place_(cfg, i);
 
@@ -502,6 +550,15 @@ static inline bool tn_fdt_has_irqs_(uint32_t machine, uint32_t irq, uint32_t cou
     return irq >= first && count <= end && irq <= end - count;
 }
 
+/* The ith device that has an interrupt of its own. */
+/*@ requires \valid_read(cfg);
+    assigns \nothing;
+    ensures \result == tn_fdt_dev(cfg, i); */
+static inline struct tn_fdt_dev tn_fdt_dev_(const struct tn_fdt_cfg *cfg, uint32_t i)
+{
+    return i == 0 ? cfg->uart : i == 1 ? cfg->rtc : i == 2 ? cfg->gpio : cfg->genid;
+}
+
 /*@ requires \valid_read(cfg);
     assigns \nothing;
     ensures \result == true <==> tn_fdt_irqs_ok(cfg); */
@@ -511,13 +568,34 @@ static inline bool tn_fdt_irqs_ok_(const struct tn_fdt_cfg *cfg)
 
     if (lines > 0 && !tn_fdt_has_irqs_(cfg->machine, first, lines))
         return false;
-    if (cfg->uart.size > 0 && (!tn_fdt_has_irqs_(cfg->machine, cfg->uart.irq, 1) ||
-                               (cfg->uart.irq >= first && cfg->uart.irq - first < lines)))
-        return false;
-    if (cfg->rtc.size > 0 && (!tn_fdt_has_irqs_(cfg->machine, cfg->rtc.irq, 1) ||
-                              (cfg->rtc.irq >= first && cfg->rtc.irq - first < lines)))
-        return false;
-    return cfg->uart.size == 0 || cfg->rtc.size == 0 || cfg->uart.irq != cfg->rtc.irq;
+    /*@ loop invariant 0 <= i <= 4;
+        loop invariant \forall integer k; 0 <= k < i && tn_fdt_dev(cfg, k).size > 0 ==>
+          tn_fdt_has_irqs(cfg->machine, tn_fdt_dev(cfg, k).irq, 1) &&
+          tn_fdt_apart(tn_fdt_dev(cfg, k).irq, 1, cfg->virtio_first.irq, tn_fdt_lines(cfg));
+        loop invariant \forall integer k, j; 0 <= j < k < i && tn_fdt_dev(cfg, k).size > 0 &&
+          tn_fdt_dev(cfg, j).size > 0 ==> tn_fdt_dev(cfg, k).irq != tn_fdt_dev(cfg, j).irq;
+        loop assigns i;
+        loop variant 4 - i; */
+    for (uint32_t i = 0; i < 4; i++) {
+        struct tn_fdt_dev d = tn_fdt_dev_(cfg, i);
+
+        if (d.size == 0)
+            continue;
+        if (!tn_fdt_has_irqs_(cfg->machine, d.irq, 1) || (d.irq >= first && d.irq - first < lines))
+            return false;
+        /*@ loop invariant 0 <= j <= i;
+            loop invariant \forall integer k; 0 <= k < j && tn_fdt_dev(cfg, k).size > 0 ==>
+              tn_fdt_dev(cfg, k).irq != tn_fdt_dev(cfg, i).irq;
+            loop assigns j;
+            loop variant i - j; */
+        for (uint32_t j = 0; j < i; j++) {
+            struct tn_fdt_dev e = tn_fdt_dev_(cfg, j);
+
+            if (e.size > 0 && e.irq == d.irq)
+                return false;
+        }
+    }
+    return true;
 }
 
 /* Whether the fields of one machine are as they must be, and those of the others zero. */
@@ -527,21 +605,25 @@ static inline bool tn_fdt_irqs_ok_(const struct tn_fdt_cfg *cfg)
     ensures \result == true ==> (cfg->machine == TN_FDT_ARM64 <==> cfg->gic != 0);
     ensures \result == true ==> cfg->gic == 0 || cfg->gic == 2 || cfg->gic == 3;
     ensures \result == true ==> (cfg->machine == TN_FDT_RISCV64 <==> cfg->isa != \null);
-    ensures \result == true && cfg->machine != TN_FDT_ARM64 ==> cfg->rtc.size == 0;
+    ensures \result == true && cfg->machine != TN_FDT_ARM64 ==>
+      cfg->rtc.size == 0 && cfg->gpio.size == 0 && cfg->genid.size == 0;
     ensures \result == true && cfg->machine == TN_FDT_X86 ==>
       cfg->uart.gpa + cfg->uart.size <= 0x10000; */
 static inline bool tn_fdt_machine_ok_(const struct tn_fdt_cfg *cfg)
 {
+    bool arm64 = cfg->gic != 0 || cfg->rtc.size != 0 || cfg->gpio.size != 0 || cfg->genid.size != 0;
+
     switch (cfg->machine) {
     case TN_FDT_ARM64:
         return (cfg->gic == 2 || cfg->gic == 3) && cfg->timebase == 0 && !cfg->isa &&
-               cfg->mmu == 0 && (cfg->rtc.size == 0 || cfg->rtc.size >= 0x1000);
+               cfg->mmu == 0 && (cfg->rtc.size == 0 || cfg->rtc.size >= 0x1000) &&
+               (cfg->gpio.size == 0 || cfg->gpio.size >= 0x1000);
     case TN_FDT_RISCV64:
-        return cfg->gic == 0 && cfg->rtc.size == 0 && cfg->timebase > 0 && cfg->isa &&
+        return !arm64 && cfg->timebase > 0 && cfg->isa &&
                (cfg->mmu == 0 || cfg->mmu == 39 || cfg->mmu == 48 || cfg->mmu == 57);
     case TN_FDT_X86:
-        return cfg->gic == 0 && cfg->rtc.size == 0 && cfg->timebase == 0 && !cfg->isa &&
-               cfg->mmu == 0 && tn_fdt_below_(cfg->uart.gpa, cfg->uart.size, 0x10000);
+        return !arm64 && cfg->timebase == 0 && !cfg->isa && cfg->mmu == 0 &&
+               tn_fdt_below_(cfg->uart.gpa, cfg->uart.size, 0x10000);
     default:
         return false;
     }
@@ -592,33 +674,84 @@ static inline bool tn_fdt_isa_ok_(const char *isa)
     return true;
 }
 
+/*@ requires r.gpa + r.size <= 0x10000000000000;
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_inside(gpa, size, r); */
+static inline bool tn_fdt_inside_(uint64_t gpa, uint64_t size, struct tn_fdt_range r)
+{
+    return gpa >= r.gpa && tn_fdt_below_(gpa - r.gpa, size, r.size);
+}
+
+/* Whether one range of RAM has all of it. */
+/*@ requires tn_fdt_readable(cfg) && tn_fdt_places_ok(cfg);
+    assigns \nothing;
+    ensures \result == true <==> tn_fdt_in_ram(cfg, gpa, size); */
+static inline bool tn_fdt_in_ram_(const struct tn_fdt_cfg *cfg, uint64_t gpa, uint64_t size)
+{
+    /*@ loop invariant 0 <= i <= cfg->nram;
+        loop invariant \forall integer k; 0 <= k < i ==> !tn_fdt_inside(gpa, size, cfg->ram[k]);
+        loop assigns i;
+        loop variant cfg->nram - i; */
+    for (uint32_t i = 0; i < cfg->nram; i++) {
+        /*@ assert tn_fdt_gpa(cfg, 6 + i) == cfg->ram[i].gpa; */
+        /*@ assert tn_fdt_size(cfg, 6 + i) == cfg->ram[i].size; */
+        if (tn_fdt_inside_(gpa, size, cfg->ram[i]))
+            return true;
+    }
+    return false;
+}
+
 /*@ requires tn_fdt_readable(cfg) && tn_fdt_places_ok(cfg);
     assigns \nothing;
     ensures \result == true <==> tn_fdt_initrd_ok(cfg); */
 static inline bool tn_fdt_initrd_ok_(const struct tn_fdt_cfg *cfg)
 {
-    if (cfg->initrd_len == 0)
-        return true;
-    /*@ loop invariant 0 <= i <= cfg->nram;
-        loop invariant \forall integer k; 0 <= k < i ==> !(cfg->ram[k].gpa <= cfg->initrd_gpa &&
-          cfg->initrd_gpa + cfg->initrd_len <= cfg->ram[k].gpa + cfg->ram[k].size);
-        loop assigns i;
-        loop variant cfg->nram - i; */
-    for (uint32_t i = 0; i < cfg->nram; i++) {
-        const struct tn_fdt_range *r = &cfg->ram[i];
+    return cfg->initrd_len == 0 || tn_fdt_in_ram_(cfg, cfg->initrd_gpa, cfg->initrd_len);
+}
 
-        if (cfg->initrd_gpa >= r->gpa &&
-            tn_fdt_below_(cfg->initrd_gpa - r->gpa, cfg->initrd_len, r->size))
-            return true;
+/*@ requires tn_fdt_readable(cfg) && tn_fdt_virtio_ok(cfg) && tn_fdt_places_ok(cfg);
+    requires tn_fdt_initrd_ok(cfg);
+    assigns \nothing;
+    ensures \result == true <==> cfg->genid.size == 0 || tn_fdt_genid_ok(cfg); */
+static inline bool tn_fdt_genid_ok_(const struct tn_fdt_cfg *cfg)
+{
+    struct tn_fdt_range id, initrd;
+
+    id.gpa = cfg->genid.gpa;
+    id.size = cfg->genid.size;
+    initrd.gpa = cfg->initrd_len > 0 ? cfg->initrd_gpa : 0;
+    initrd.size = cfg->initrd_len;
+    if (id.size == 0)
+        return true;
+    /*@ assert \forall integer k; 0 <= k < cfg->nram ==>
+          tn_fdt_gpa(cfg, 6 + k) == cfg->ram[k].gpa &&
+          tn_fdt_size(cfg, 6 + k) == cfg->ram[k].size &&
+          tn_fdt_gpa(cfg, 6 + k) + tn_fdt_size(cfg, 6 + k) <= 0x10000000000000; */
+    /*@ assert initrd.gpa + initrd.size <= 0x10000000000000; */
+    if (id.gpa % 0x1000 != 0 || id.size % 0x1000 != 0 ||
+        !tn_fdt_below_(id.gpa, id.size, TN_FDT_LIMIT) || !tn_fdt_apart_(id, initrd))
+        return false;
+    /*@ loop invariant 0 <= i <= 6 + cfg->nram;
+        loop invariant \forall integer k; 0 <= k < i ==>
+          tn_fdt_apart(id.gpa, id.size, tn_fdt_gpa(cfg, k), tn_fdt_size(cfg, k)) ||
+          (k >= 6 && tn_fdt_inside(id.gpa, id.size, cfg->ram[k - 6]));
+        loop assigns i;
+        loop variant 6 + cfg->nram - i; */
+    for (uint32_t i = 0; i < TN_FDT_DEVICES_ + cfg->nram; i++) {
+        struct tn_fdt_range r = tn_fdt_place_(cfg, i);
+
+        if (!tn_fdt_apart_(id, r) && (i < TN_FDT_DEVICES_ || !tn_fdt_inside_(id.gpa, id.size, r)))
+            return false;
     }
-    return false;
+    return true;
 }
 
 /* Whether every field is inside its limits. */
 /*@ requires tn_fdt_readable(cfg);
     assigns \nothing;
     ensures \result == true ==> tn_fdt_cpus_ok(cfg) && tn_fdt_virtio_ok(cfg) &&
-      tn_fdt_places_ok(cfg) && tn_fdt_irqs_ok(cfg) && tn_fdt_initrd_ok(cfg);
+      tn_fdt_places_ok(cfg) && tn_fdt_irqs_ok(cfg) && tn_fdt_initrd_ok(cfg) &&
+      (cfg->genid.size == 0 || tn_fdt_genid_ok(cfg));
     ensures \result == true ==> TN_FDT_ARM64 <= cfg->machine <= TN_FDT_X86;
     ensures \result == true ==> (cfg->machine == TN_FDT_RISCV64 <==> cfg->isa != \null);
     ensures \result == true ==> cfg->uart.size == 0 || cfg->uart.size >= 8;
@@ -631,7 +764,7 @@ static inline bool tn_fdt_ok_(const struct tn_fdt_cfg *cfg)
     return tn_fdt_machine_ok_(cfg) && tn_fdt_cpus_ok_(cfg) && tn_fdt_virtio_ok_(cfg) &&
            tn_fdt_places_ok_(cfg) && tn_fdt_chips_ok_(cfg) && tn_fdt_irqs_ok_(cfg) &&
            (cfg->uart.size == 0 || cfg->uart.size >= 8) && tn_fdt_initrd_ok_(cfg) &&
-           (!cfg->isa || tn_fdt_isa_ok_(cfg->isa)) &&
+           tn_fdt_genid_ok_(cfg) && (!cfg->isa || tn_fdt_isa_ok_(cfg->isa)) &&
            (!cfg->bootargs ||
             tn_fdt_length_(cfg->bootargs, TN_FDT_MAX_BOOTARGS) <= TN_FDT_MAX_BOOTARGS) &&
            cfg->rng_seed_len <= TN_FDT_MAX_SEED && (cfg->rng_seed_len == 0 || cfg->rng_seed);
@@ -772,8 +905,9 @@ static inline void tn_fdt_spaces_(struct tn_fdt_out_ *o, uint32_t address, uint3
 /* -- the nodes -- */
 
 #define TN_FDT_PHANDLE_CHIP_  1u /* what devices interrupt */
-#define TN_FDT_PHANDLE_CLOCK_ 2u /* the PL031's */
+#define TN_FDT_PHANDLE_CLOCK_ 2u /* the PL031's and the PL061's */
 #define TN_FDT_PHANDLE_LAPIC_ 3u
+#define TN_FDT_PHANDLE_GPIO_  4u
 #define TN_FDT_PHANDLE_HART_  16u /* hart 0's own interrupt controller; then the others' */
 
 /*
@@ -1016,10 +1150,10 @@ static inline void tn_fdt_uart_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *
         tn_fdt_end_(o);
 }
 
-/* The clock that the PL031's bus interface runs on has no register: its frequency is all. */
-static inline void tn_fdt_rtc_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *cfg)
+/* The clock that PrimeCells' bus interfaces run on has no register: its frequency is all. */
+static inline void tn_fdt_clock_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *cfg)
 {
-    if (cfg->rtc.size == 0)
+    if (cfg->rtc.size == 0 && cfg->gpio.size == 0)
         return;
     tn_fdt_begin_(o, "apb-pclk");
     TN_FDT_TEXT_(o, "compatible", "fixed-clock");
@@ -1028,11 +1162,69 @@ static inline void tn_fdt_rtc_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *c
     TN_FDT_TEXT_(o, "clock-output-names", "clk24mhz");
     tn_fdt_u32_(o, "phandle", TN_FDT_PHANDLE_CLOCK_);
     tn_fdt_end_(o);
+}
+
+static inline void tn_fdt_clocked_(struct tn_fdt_out_ *o)
+{
+    tn_fdt_u32_(o, "clocks", TN_FDT_PHANDLE_CLOCK_);
+    TN_FDT_TEXT_(o, "clock-names", "apb_pclk");
+}
+
+static inline void tn_fdt_rtc_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *cfg)
+{
+    if (cfg->rtc.size == 0)
+        return;
     tn_fdt_begin_at_(o, "rtc@", cfg->rtc.gpa);
     TN_FDT_TEXT_(o, "compatible", "arm,pl031\0arm,primecell");
     tn_fdt_device_(o, cfg, &cfg->rtc, false);
-    tn_fdt_u32_(o, "clocks", TN_FDT_PHANDLE_CLOCK_);
-    TN_FDT_TEXT_(o, "clock-names", "apb_pclk");
+    tn_fdt_clocked_(o);
+    tn_fdt_end_(o);
+}
+
+/* The controller, and the button on one of its lines: active high, KEY_POWER of Linux's input. */
+static inline void tn_fdt_gpio_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *cfg)
+{
+    uint32_t line[3] = {TN_FDT_PHANDLE_GPIO_, TN_FDT_POWER_LINE, 0};
+
+    if (cfg->gpio.size == 0)
+        return;
+    tn_fdt_begin_at_(o, "gpio@", cfg->gpio.gpa);
+    TN_FDT_TEXT_(o, "compatible", "arm,pl061\0arm,primecell");
+    tn_fdt_device_(o, cfg, &cfg->gpio, false);
+    tn_fdt_clocked_(o);
+    tn_fdt_flag_(o, "gpio-controller");
+    tn_fdt_u32_(o, "#gpio-cells", 2);
+    tn_fdt_provider_(o, 2, TN_FDT_PHANDLE_GPIO_);
+    tn_fdt_end_(o);
+    tn_fdt_begin_(o, "gpio-keys");
+    TN_FDT_TEXT_(o, "compatible", "gpio-keys");
+    tn_fdt_begin_(o, "key-poweroff");
+    TN_FDT_TEXT_(o, "label", "Power Button");
+    tn_fdt_u32_(o, "linux,code", 116);
+    tn_fdt_cells_(o, "gpios", line, 3);
+    tn_fdt_end_(o);
+    tn_fdt_end_(o);
+}
+
+static inline void tn_fdt_genid_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *cfg)
+{
+    struct tn_fdt_range range = {cfg->genid.gpa, cfg->genid.size};
+
+    if (range.size == 0)
+        return;
+    tn_fdt_begin_at_(o, "rng@", range.gpa);
+    TN_FDT_TEXT_(o, "compatible", "microsoft,vmgenid");
+    tn_fdt_device_(o, cfg, &cfg->genid, true);
+    tn_fdt_end_(o);
+    if (!tn_fdt_in_ram_(cfg, range.gpa, range.size))
+        return;
+    tn_fdt_begin_(o, "reserved-memory");
+    tn_fdt_spaces_(o, 2, 2);
+    tn_fdt_flag_(o, "ranges");
+    tn_fdt_begin_at_(o, "rng@", range.gpa);
+    tn_fdt_reg_(o, &range, 1);
+    tn_fdt_flag_(o, "no-map");
+    tn_fdt_end_(o);
     tn_fdt_end_(o);
 }
 
@@ -1071,7 +1263,10 @@ static inline void tn_fdt_root_(struct tn_fdt_out_ *o, const struct tn_fdt_cfg *
         tn_fdt_apics_(o, cfg);
     }
     tn_fdt_uart_(o, cfg);
+    tn_fdt_clock_(o, cfg);
     tn_fdt_rtc_(o, cfg);
+    tn_fdt_gpio_(o, cfg);
+    tn_fdt_genid_(o, cfg);
     tn_fdt_virtio_(o, cfg);
     tn_fdt_end_(o);
 }

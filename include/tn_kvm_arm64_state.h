@@ -4,8 +4,8 @@
  *
  * WHAT
  *   Saves a vCPU's registers, all that KVM lists, and the registers of a GICv3; restores them into
- *   a vCPU that is new, or one that has run; carries the guest's time on; and says beforehand what a
- *   host lacks that a saved CPU needs. On other architectures this header declares nothing.
+ *   a vCPU that is new, or one that has run; carries the guest's time on; and says beforehand what
+ *   a host lacks that a saved CPU needs. On other architectures this header declares nothing.
  *
  * USAGE
  *   static struct tn_kvm_arm64_host host;
@@ -26,8 +26,8 @@
  *   byte order: who writes them to a file does it field by field.
  *
  * GUEST TRUST
- *   What is restored may come from a file of anybody's: counts, sizes and mp_state are checked here,
- *   all else by KVM, which refuses it, or lets the guest have it: it harms that guest only.
+ *   What is restored may come from a file of anybody's: counts, sizes and mp_state are checked
+ *   here, all else by KVM, which refuses it, or lets the guest have it: it harms that guest only.
  *   state_check is no defence, it is for hosts that differ.
  *
  * MEMORY
@@ -35,8 +35,8 @@
  *   stack.
  *
  * THREADS
- *   struct tn_kvm_arm64_host is read-only once it is filled. A vCPU's functions belong to the thread
- *   that runs it, while it does not run; the GIC's to any, while no vCPU of the VM runs.
+ *   struct tn_kvm_arm64_host is read-only once it is filled. A vCPU's functions belong to the
+ *   thread that runs it, while it does not run; the GIC's to any, while no vCPU of the VM runs.
  *
  * CONFIG
  *   none.
@@ -424,6 +424,7 @@ struct tn_kvm_arm64_gic_row_ {
 
 static const struct tn_kvm_arm64_gic_row_ tn_kvm_arm64_gicd_[] = {
     {0x0008, 0, 0},      /* GICD_IIDR: what KVM's GIC is like; it wants to be first */
+    {0x0000, 0, 0},      /* GICD_CTLR: while it is off, KVM forgets what becomes pending */
     {0x0080, 1, 0},      /* GICD_IGROUPR */
     {0x0c00, 2, 0},      /* GICD_ICFGR */
     {0x0400, 8, 0},      /* GICD_IPRIORITYR */
@@ -431,7 +432,6 @@ static const struct tn_kvm_arm64_gic_row_ tn_kvm_arm64_gicd_[] = {
     {0x0100, 1, 0x0180}, /* GICD_ISENABLER */
     {0x0200, 1, 0},      /* GICD_ISPENDR: of edges; KVM takes zeros too */
     {0x0300, 1, 0x0380}, /* GICD_ISACTIVER */
-    {0x0000, 0, 0},      /* GICD_CTLR */
 };
 
 static const struct tn_kvm_arm64_gic_row_ tn_kvm_arm64_gicr_[] = {

@@ -457,6 +457,59 @@ static inline uint32_t tn_loader_bz_pref_(const volatile uint8_t *image, uint16_
     return *pref % align != 0 ? TN_LOADER_BZ_PREF : TN_LOADER_NONE;
 }
 
+/* The one segment of size bytes at pref, `bytes` of them from setup in the file, and what goes with
+ * it; the setup header has `header` bytes. */
+/*@ requires \valid(plan) && plan->has_pvh == 0 && plan->has_fdt == 0;
+    requires plan->offset == 0 && plan->detail == 0;
+    requires 0 < bytes <= size <= init && setup + bytes <= len;
+    requires pref + init <= TN_LOADER_LIMIT;
+    requires plan->has_linux64 != 0 || plan->has_linux32 != 0;
+    requires plan->has_linux64 != 0 ==> 0x200 < bytes;
+    requires plan->has_linux32 != 0 ==> pref + init <= 0x100000000;
+    requires plan->above_4g != 0 ==> plan->has_linux64 != 0;
+    requires plan->relocatable != 0 ==> 0 < plan->align <= 0xffffffff && pref % plan->align == 0;
+    requires header <= 144 && 0x1f1 + header <= len;
+    assigns plan->format, plan->machine, plan->nsegs, plan->seg[0], plan->linux64_entry,
+      plan->linux32_entry, plan->init_size, plan->setup_off, plan->setup_len;
+    ensures tn_loader_plan_ok(plan, len) && plan->detail == 0;
+    ensures plan->machine == TN_LOADER_EM_X86_64; */
+static inline void tn_loader_bz_set_(struct tn_loader_plan *plan, uint64_t len, uint64_t pref,
+                                     uint64_t size, uint64_t setup, uint64_t bytes, uint64_t init,
+                                     uint32_t header)
+{
+    (void)len; /* for the contract */
+    plan->format = TN_LOADER_BZIMAGE;
+    plan->machine = TN_LOADER_EM_X86_64;
+    plan->nsegs = 1;
+    tn_loader_set_(&plan->seg[0], pref, size, setup, bytes);
+    if (plan->has_linux64)
+        plan->linux64_entry = pref + 0x200;
+    if (plan->has_linux32)
+        plan->linux32_entry = pref;
+    plan->init_size = init;
+    plan->setup_off = 0x1f1;
+    plan->setup_len = header;
+    /*@ assert plan->has_linux64 != 0 ==> plan->seg[0].gpa <= plan->linux64_entry <
+          plan->seg[0].gpa + plan->seg[0].file_size; */
+    /*@ assert plan->has_linux32 != 0 ==> plan->seg[0].gpa <= plan->linux32_entry <
+          plan->seg[0].gpa + plan->seg[0].file_size; */
+    /*@ assert plan->has_linux64 != 0 ==> tn_loader_loaded(plan, plan->linux64_entry); */
+    /*@ assert plan->has_linux32 != 0 ==> tn_loader_loaded(plan, plan->linux32_entry); */
+    /*@ assert plan->seg[0].gpa + plan->init_size <= TN_LOADER_LIMIT; */
+    /*@ assert tn_loader_segs_ok(plan, len); */
+    /*@ assert plan->has_pvh == 0 && plan->has_fdt == 0 && plan->nsegs == 1; */
+    /*@ assert plan->has_linux64 != 0 || plan->has_linux32 != 0; */
+    /*@ assert plan->above_4g != 0 ==> plan->has_linux64 != 0; */
+    /*@ assert plan->has_linux32 != 0 ==> plan->seg[0].gpa + plan->init_size <= 0x100000000; */
+    /*@ assert \forall integer i; 0 <= i < plan->nsegs ==>
+          plan->seg[i].gpa + plan->seg[i].mem_size <= plan->seg[0].gpa + plan->init_size; */
+    /*@ assert plan->format != TN_LOADER_ELF64 && plan->detail == 0; */
+    /*@ assert plan->setup_off + plan->setup_len <= len && plan->setup_len <= 144; */
+    /*@ assert plan->offset == 0 && plan->seg[0].gpa == pref; */
+    /*@ assert plan->relocatable != 0 ==> 0 < plan->align <= 0xffffffff &&
+          (plan->seg[0].gpa - plan->offset) % plan->align == 0; */
+}
+
 /* The bzImage whose boot_flag and magic number were seen; the plan is void. */
 /*@ requires \valid_read(image + (0 .. len - 1)) && \valid(plan);
     requires \separated(image + (0 .. len - 1), plan);
@@ -493,6 +546,8 @@ static inline uint32_t tn_loader_bzimage_(const volatile uint8_t *image, uint64_
         detail = tn_loader_bz_pref_(image, version, plan, &pref);
     if (detail != TN_LOADER_NONE)
         return detail;
+    /*@ assert plan->relocatable != 0 ==> 0 < plan->align <= 0xffffffff &&
+          pref % plan->align == 0; */
 
     bytes = size < len - setup ? size : len - setup;
     plan->has_linux64 = xloadflags % 2 != 0;
@@ -508,31 +563,10 @@ static inline uint32_t tn_loader_bzimage_(const volatile uint8_t *image, uint64_
     if (!plan->has_linux32 && !(plan->above_4g && tn_loader_fits_(pref, init, TN_LOADER_LIMIT)))
         return TN_LOADER_BZ_ADDR;
 
-    plan->format = TN_LOADER_BZIMAGE;
-    plan->machine = TN_LOADER_EM_X86_64;
-    plan->nsegs = 1;
-    tn_loader_set_(&plan->seg[0], pref, size, setup, bytes);
-    if (plan->has_linux64)
-        plan->linux64_entry = pref + 0x200;
-    if (plan->has_linux32)
-        plan->linux32_entry = pref;
-    plan->init_size = init;
-    plan->setup_off = 0x1f1;
-    plan->setup_len = 0x202u - 0x1f1u + jump / 256u;
     plan->boot_version = version;
     plan->initrd_max = version >= 0x0203 ? (uint32_t)tn_get_(image + 0x22c, 4) : 0x37ffffff;
     plan->cmdline_max = version >= 0x0206 ? (uint32_t)tn_get_(image + 0x238, 4) : 255;
-    /*@ assert plan->has_linux64 != 0 ==> plan->seg[0].gpa <= plan->linux64_entry <
-          plan->seg[0].gpa + plan->seg[0].file_size; */
-    /*@ assert plan->has_linux32 != 0 ==> plan->seg[0].gpa <= plan->linux32_entry <
-          plan->seg[0].gpa + plan->seg[0].file_size; */
-    /*@ assert plan->has_linux64 != 0 ==> tn_loader_loaded(plan, plan->linux64_entry); */
-    /*@ assert plan->has_linux32 != 0 ==> tn_loader_loaded(plan, plan->linux32_entry); */
-    /*@ assert plan->relocatable != 0 ==> 0 < plan->align <= 0xffffffff &&
-          plan->offset <= plan->seg[0].gpa &&
-          (plan->seg[0].gpa - plan->offset) % plan->align == 0; */
-    /*@ assert plan->seg[0].gpa + plan->init_size <= TN_LOADER_LIMIT; */
-    /*@ assert tn_loader_segs_ok(plan, len); */
+    tn_loader_bz_set_(plan, len, pref, size, setup, bytes, init, 0x202u - 0x1f1u + jump / 256u);
     return TN_LOADER_NONE;
 }
 

@@ -257,7 +257,7 @@ struct tn_loader_plan {
       p->seg[0].gpa + p->init_size <= TN_LOADER_LIMIT &&
       (\forall integer i; 0 <= i < p->nsegs ==>
         p->seg[i].gpa + p->seg[i].mem_size <= p->seg[0].gpa + p->init_size) &&
-      (p->relocatable != 0 ==> p->nsegs == 1 && p->has_pvh == 0 &&
+      (p->relocatable != 0 ==> p->format != TN_LOADER_ELF64 && p->nsegs == 1 && p->has_pvh == 0 &&
         0 < p->align <= 0xffffffff && p->offset <= p->seg[0].gpa &&
         (p->seg[0].gpa - p->offset) % p->align == 0) &&
       (p->above_4g != 0 ==> p->has_linux64 != 0 || p->has_fdt != 0) &&
@@ -733,6 +733,44 @@ static inline uint32_t tn_loader_check_(const struct tn_loader_plan *plan,
     return TN_LOADER_NONE;
 }
 
+/* The lowest place for a relocatable plan, of those at or above where it is. */
+/*@ requires \valid_read(plan) && tn_loader_plan_ok((struct tn_loader_plan *)plan, SIZE_MAX);
+    requires plan->relocatable != 0;
+    requires \valid_read(ram + (0 .. nram - 1));
+    requires \valid_read(reserved + (0 .. nreserved - 1));
+    assigns \nothing;
+    ensures \result != TN_LOADER_NOWHERE_ ==>
+      \result + plan->init_size <= (plan->above_4g != 0 ? TN_LOADER_LIMIT : 0x100000000) &&
+      plan->offset <= \result && (\result - plan->offset) % plan->align == 0 &&
+      tn_loader_placed((struct tn_loader_range *)ram, nram, (struct tn_loader_range *)reserved,
+                       nreserved, \result, plan->init_size); */
+static inline uint64_t tn_loader_find_(const struct tn_loader_plan *plan,
+                                       const struct tn_loader_range *ram, uint32_t nram,
+                                       const struct tn_loader_range *reserved, uint32_t nreserved)
+{
+    uint64_t limit = plan->above_4g ? TN_LOADER_LIMIT : 1ull << 32;
+    uint64_t best = TN_LOADER_NOWHERE_;
+    uint32_t i;
+
+    /*@ loop invariant 0 <= i <= nram;
+        loop invariant best != TN_LOADER_NOWHERE_ ==>
+          best + plan->init_size <= limit && plan->offset <= best &&
+          (best - plan->offset) % plan->align == 0 &&
+          tn_loader_placed((struct tn_loader_range *)ram, nram,
+                           (struct tn_loader_range *)reserved, nreserved, best,
+                           plan->init_size);
+        loop assigns i, best;
+        loop variant nram - i; */
+    for (i = 0; i < nram; i++) {
+        uint64_t at =
+            tn_loader_lowest_(&ram[i], reserved, nreserved, plan->seg[0].gpa - plan->offset,
+                              plan->init_size, plan->align, plan->offset, limit);
+        if (at < best)
+            best = at;
+    }
+    return best;
+}
+
 /* A relocatable plan, placed at gpa: the entries go with it. */
 /*@ requires \valid(plan) && tn_loader_plan_ok(plan, SIZE_MAX) && plan->relocatable != 0;
     requires gpa + plan->init_size <= TN_LOADER_LIMIT && plan->offset <= gpa;
@@ -770,16 +808,25 @@ static inline void tn_loader_move_(struct tn_loader_plan *plan, uint64_t gpa)
     /*@ assert plan->has_fdt != 0 ==> tn_loader_loaded(plan, plan->fdt_entry); */
     /*@ assert plan->has_pvh == 0 && plan->nsegs == 1; */
     /*@ assert plan->has_linux64 != 0 || plan->has_linux32 != 0 || plan->has_fdt != 0; */
-    /*@ assert plan->seg[0].mem_size <= plan->init_size; */
-    /*@ assert (plan->seg[0].gpa - plan->offset) % plan->align == 0; */
+    /*@ assert plan->above_4g != 0 ==> plan->has_linux64 != 0 || plan->has_fdt != 0; */
+    /*@ assert \forall integer i; 0 <= i < plan->nsegs ==>
+          plan->seg[i].gpa + plan->seg[i].mem_size <= plan->seg[0].gpa + plan->init_size; */
+    /*@ assert plan->has_linux32 != 0 ==> plan->seg[0].gpa + plan->init_size <= 0x100000000; */
+    /*@ assert plan->seg[0].gpa + plan->init_size <= TN_LOADER_LIMIT; */
+    /*@ assert plan->format != TN_LOADER_ELF64; */
+    /*@ assert plan->setup_off + plan->setup_len <= SIZE_MAX && plan->setup_len <= 144; */
+    /*@ assert plan->seg[0].gpa == gpa && plan->offset == \at(plan->offset, Pre) &&
+          plan->align == \at(plan->align, Pre); */
+    /*@ assert 0 < plan->align <= 0xffffffff && plan->offset <= plan->seg[0].gpa &&
+          (plan->seg[0].gpa - plan->offset) % plan->align == 0; */
 }
 
 TN_API int tn_loader_place(struct tn_loader_plan *plan, const struct tn_loader_range *ram,
                            uint32_t nram, const struct tn_loader_range *reserved,
                            uint32_t nreserved)
 {
-    uint64_t limit, best = TN_LOADER_NOWHERE_;
-    uint32_t detail, where = 0, i;
+    uint64_t best;
+    uint32_t detail, where = 0;
 
     if (plan->nsegs == 0 || plan->nsegs > TN_LOADER_MAX_SEGS) {
         tn_loader_void_(plan);
@@ -797,29 +844,13 @@ TN_API int tn_loader_place(struct tn_loader_plan *plan, const struct tn_loader_r
     if (!plan->relocatable)
         return tn_loader_refuse_(plan, detail);
 
-    limit = plan->above_4g ? TN_LOADER_LIMIT : 1ull << 32;
-    /*@ loop invariant 0 <= i <= nram;
-        loop invariant best != TN_LOADER_NOWHERE_ ==>
-          best + plan->init_size <= limit && plan->offset <= best &&
-          (best - plan->offset) % plan->align == 0 &&
-          tn_loader_placed((struct tn_loader_range *)ram, nram,
-                           (struct tn_loader_range *)reserved, nreserved, best,
-                           plan->init_size);
-        loop assigns i, best;
-        loop variant nram - i; */
-    for (i = 0; i < nram; i++) {
-        uint64_t at =
-            tn_loader_lowest_(&ram[i], reserved, nreserved, plan->seg[0].gpa - plan->offset,
-                              plan->init_size, plan->align, plan->offset, limit);
-        if (at < best)
-            best = at;
-    }
+    best = tn_loader_find_(plan, ram, nram, reserved, nreserved);
     if (best == TN_LOADER_NOWHERE_) {
         plan->where = 0;
         return tn_loader_refuse_(plan, TN_LOADER_PLACE_NONE);
     }
-    tn_loader_move_(plan, best);
     plan->where = 0;
+    tn_loader_move_(plan, best);
     return TN_OK;
 }
 

@@ -220,8 +220,9 @@ struct tn_vm {
  * an error that leaves nothing behind:
  *   TN_EINVAL  memory, cpus or boot outside the limits
  *   TN_ESYS    the host refuses memory, a VM, a vCPU, a descriptor
- *   else what tn_boot_x86_load or tn_boot_arm64_load returned, vm->board.info has where and the detail; or, for the disk
- *   vm->devices.refused - 1, what tn_file_init or tn_file_overlay_init did.
+ *   else what tn_boot_x86_load or tn_boot_arm64_load returned, vm->board.info has where and the
+ *   detail; or, for the disk vm->devices.refused - 1, what tn_file_init or tn_file_overlay_init
+ *   did.
  */
 TN_API int tn_vm_init(struct tn_vm *vm, struct tn_kvm *kvm, struct tn_loop *loop,
                       const struct tn_vm_cfg *cfg);
@@ -246,8 +247,8 @@ TN_API int tn_vm_resume(struct tn_vm *vm);
 
 /*
  * Presses the guest's power button, and returns; a guest that is set up to hear it shuts down and
- * powers off, in its own time. One that is not, and one without ACPI, ignores it. 0; TN_ESTATE
- * unless RUNNING; TN_ESYS: KVM refuses the interrupt.
+ * powers off, in its own time; by ACPI on x86, by gpio-keys on arm64. Others ignore it. 0;
+ * TN_ESTATE unless RUNNING; TN_ESYS: KVM refuses the interrupt.
  */
 TN_API int tn_vm_shutdown(struct tn_vm *vm);
 

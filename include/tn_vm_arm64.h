@@ -13,9 +13,11 @@
  *                     redistributors from 0x08100000 on, 128 KiB for each CPU
  *   0x10000000   0    16550A, the console
  *   0x10001000   1    PL031 real-time clock
+ *   0x10002000   2    PL061 GPIO controller; on its line 3 the power button
  *   0x10010000        virtio-mmio, a page for each device that tn_vm_devices makes;
  *                16.. an interrupt for each, edges
  *   0x40000000        RAM: the device tree in the first 2 MiB, then the kernel
+ *   0x401f0000   3    in RAM, and reserved: the generation id; an edge when it is a new one
  *
  * USAGE
  *   static struct tn_vm_arm64 board;
@@ -26,30 +28,29 @@
  *   (void)board;
  *
  * COMPOSITION
- *   tn_vm drives it, by the names of tn_vm_arch; see there for a whole machine. Uses libfdt, through
- *   tn_fdt.
+ *   tn_vm drives it, by the names of tn_vm_arch; see there for a whole machine. Uses libfdt,
+ *   through tn_fdt.
  *
  * GUEST TRUST
  *   Every access that the guest makes comes through tn_vm_arm64_access, and is decoded by tn_bus.
  *
  * MEMORY
- *   The caller owns the struct; init to close opens what tn_vm_console does, a timer, and the
+ *   The caller owns the struct; init to close opens what tn_vm_console does, two timers, and the
  *   interrupt controller. The device tree takes 64 KiB of heap while it is built.
  *
  * THREADS
- *   tn_vm_arm64_access runs on any thread. device_lock guards console and clock, and it takes it;
- *   virtio devices have locks of their own.
+ *   tn_vm_arm64_access runs on any thread. device_lock guards console, clock and button, and it
+ *   takes it; virtio devices have locks of their own.
  *
  * CONFIG
  *   none.
  *
  * SPEC
- *   Linux, Documentation/arch/arm64/booting.rst; Arm's DEN0022 (PSCI), by which a guest starts CPUs,
- *   powers off and resets.
+ *   Linux, Documentation/arch/arm64/booting.rst; Arm's DEN0022 (PSCI), by which a guest starts
+ *   CPUs, powers off and resets.
  *
  * LIMITS
- *   No power button and no keyboard: a guest cannot be asked to shut down. No generation id: a clone
- *   is not told that it is one. With a GICv2, eight CPUs and no snapshots.
+ *   No keyboard, so no ctrl-alt-del. With a GICv2, eight CPUs and no snapshots.
  */
 #ifndef TN_VM_ARM64_H
 #define TN_VM_ARM64_H
@@ -106,6 +107,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #include "tn_boot_arm64.h"
 #include "tn_bus.h"
 #include "tn_fdt.h"
+#include "tn_gpio.h"
 #include "tn_kvm.h"
 #include "tn_kvm_arm64.h"
 #include "tn_kvm_arm64_state.h"
@@ -124,20 +126,27 @@ extern "C" {
 #define TN_VM_ARM64_MAX_CPUS    TN_KVM_ARM64_MAX_CPUS
 #define TN_VM_ARM64_MAX_VIRTIO  32u
 #define TN_VM_ARM64_MAX_CMDLINE 2047u /* bytes without the NUL: Linux looks at no more */
-#define TN_VM_ARM64_GENID_GPA   0u    /* there is none */
+
+/* The generation id has a page of its own, of the largest that a kernel may have: it can then keep
+ * its hands off it. */
+#define TN_VM_ARM64_GENID_SIZE 0x10000u
+#define TN_VM_ARM64_GENID_GPA  (TN_BOOT_ARM64_FDT + TN_BOOT_ARM64_FDT_SIZE - TN_VM_ARM64_GENID_SIZE)
 
 struct tn_vm_arm64 {
     struct tn_kvm_vm *vm; /* for interrupt lines */
     struct tn_bus mmio;
-    struct tn_bus_range mmio_range[TN_VM_ARM64_MAX_VIRTIO + 2];
+    struct tn_bus_range mmio_range[TN_VM_ARM64_MAX_VIRTIO + 3];
     pthread_mutex_t device_lock; /* guards what is below, down to asked */
     struct tn_uart uart;
     struct tn_rtc rtc;
+    struct tn_gpio gpio;
+    uint32_t held; /* ticks after which the button is let go; 0: it is not pressed */
     struct tn_vm_console console;
     uint32_t asked; /* enum tn_vm_reason: never set, PSCI ends machines here */
     uint32_t cpus;
     struct tn_kvm_arm64_gic gic;
     struct tn_loop_timer alarm;     /* the clock's */
+    struct tn_loop_timer button;    /* ticks while it is pressed */
     struct tn_boot_arm64_cpu boot;  /* the first vCPU's state */
     struct tn_boot_arm64_info info; /* where things were loaded, or why not */
 };
@@ -166,7 +175,8 @@ TN_API int tn_vm_arm64_load(struct tn_vm_arm64 *board, const struct tn_mem *mem,
                             const struct tn_vm_cfg *cfg);
 
 /*
- * Nothing: a machine has no generation id.
+ * Makes the generation id another one, and tells the guest: from now on it is another machine.
+ * Returns 0 or TN_ESYS. After the interrupt controller; no vCPU runs.
  */
 TN_API int tn_vm_arm64_new_id(struct tn_vm_arm64 *board, const struct tn_mem *mem);
 
@@ -195,9 +205,14 @@ TN_API uint32_t tn_vm_arm64_access(struct tn_vm_arm64 *board, const struct tn_kv
                                    uint32_t hint[2]);
 
 /*
- * The power button, and ctrl-alt-del: TN_EUNSUP, there is neither.
+ * Presses the power button, and lets it go when the guest has had the time to see it. A guest hears
+ * of it that has a driver for it, as Linux's gpio_keys. Returns 0 or TN_ESYS.
  */
 TN_API int tn_vm_arm64_shutdown(struct tn_vm_arm64 *board);
+
+/*
+ * Ctrl-alt-del: TN_EUNSUP, there is no keyboard.
+ */
 TN_API int tn_vm_arm64_ctrl_alt_del(struct tn_vm_arm64 *board);
 
 /*
@@ -216,11 +231,17 @@ TN_API void tn_vm_arm64_close(struct tn_vm_arm64 *board);
 #define TN_VM_ARM64_UART_SPI   0u
 #define TN_VM_ARM64_RTC        0x10001000ull
 #define TN_VM_ARM64_RTC_SPI    1u
+#define TN_VM_ARM64_GPIO       0x10002000ull
+#define TN_VM_ARM64_GPIO_SPI   2u
+#define TN_VM_ARM64_GENID_SPI  3u
 #define TN_VM_ARM64_VIRTIO     0x10010000ull
 #define TN_VM_ARM64_VIRTIO_SPI 16u
 #define TN_VM_ARM64_SPIS       64u
 #define TN_VM_ARM64_SEED       64u         /* bytes of randomness for a guest */
-#define TN_VM_ARM64_TREE       (64u << 10) /* bytes: 512 CPUs and all devices take less than 50 KiB */
+#define TN_VM_ARM64_ID         16u         /* bytes of a generation id */
+#define TN_VM_ARM64_TICK       50000000ull /* ns, of the button */
+#define TN_VM_ARM64_HOLD       3u          /* ticks: 100 ms or more */
+#define TN_VM_ARM64_TREE       (64u << 10) /* bytes: more than 512 CPUs and all devices take */
 
 TN_API int tn_vm_arm64_ram(uint64_t size, struct tn_loader_range ram[TN_VM_ARM64_RAM])
 {
@@ -271,10 +292,32 @@ static inline void tn_vm_arm64_rtc_write_(void *ctx, uint64_t off, unsigned widt
     pthread_mutex_unlock(&board->device_lock);
 }
 
+static inline uint64_t tn_vm_arm64_gpio_read_(void *ctx, uint64_t off, unsigned width)
+{
+    struct tn_vm_arm64 *board = (struct tn_vm_arm64 *)ctx;
+    uint64_t value;
+
+    pthread_mutex_lock(&board->device_lock);
+    value = tn_gpio_read(&board->gpio, off, width);
+    pthread_mutex_unlock(&board->device_lock);
+    return value;
+}
+
+static inline void tn_vm_arm64_gpio_write_(void *ctx, uint64_t off, unsigned width, uint64_t value)
+{
+    struct tn_vm_arm64 *board = (struct tn_vm_arm64 *)ctx;
+
+    pthread_mutex_lock(&board->device_lock);
+    tn_gpio_write(&board->gpio, off, width, value);
+    pthread_mutex_unlock(&board->device_lock);
+}
+
 static const struct tn_bus_ops tn_vm_arm64_uart_ops_ = {tn_vm_arm64_uart_read_,
                                                         tn_vm_arm64_uart_write_};
 static const struct tn_bus_ops tn_vm_arm64_rtc_ops_ = {tn_vm_arm64_rtc_read_,
                                                        tn_vm_arm64_rtc_write_};
+static const struct tn_bus_ops tn_vm_arm64_gpio_ops_ = {tn_vm_arm64_gpio_read_,
+                                                        tn_vm_arm64_gpio_write_};
 
 static const struct {
     uint64_t gpa;
@@ -283,6 +326,7 @@ static const struct {
 } tn_vm_arm64_ports_[] = {
     {TN_VM_ARM64_UART, TN_VM_ARM64_UART_SIZE, &tn_vm_arm64_uart_ops_},
     {TN_VM_ARM64_RTC, TN_RTC_SIZE, &tn_vm_arm64_rtc_ops_},
+    {TN_VM_ARM64_GPIO, TN_GPIO_SIZE, &tn_vm_arm64_gpio_ops_},
 };
 
 /* What the devices' models call; device_lock is held. */
@@ -338,6 +382,38 @@ static inline void tn_vm_arm64_on_alarm_(void *ctx, uint64_t expirations)
     pthread_mutex_unlock(&board->device_lock);
 }
 
+static inline void tn_vm_arm64_gpio_irq_(void *ctx, bool level)
+{
+    (void)tn_kvm_arm64_spi(((struct tn_vm_arm64 *)ctx)->vm, TN_VM_ARM64_GPIO_SPI, level);
+}
+
+/* device_lock is held. */
+static inline int tn_vm_arm64_press_(struct tn_vm_arm64 *board)
+{
+    board->held = TN_VM_ARM64_HOLD;
+    tn_gpio_set(&board->gpio, TN_FDT_POWER_LINE, true);
+    return tn_loop_timer_arm(&board->button, TN_VM_ARM64_TICK, TN_VM_ARM64_TICK);
+}
+
+/* A guest takes the interrupt, waits for the contacts to settle, and then looks. The time for this
+ * is counted from when it has taken the interrupt, which a machine that stands still does later. */
+static inline void tn_vm_arm64_on_button_(void *ctx, uint64_t expirations)
+{
+    struct tn_vm_arm64 *board = (struct tn_vm_arm64 *)ctx;
+
+    (void)expirations;
+    pthread_mutex_lock(&board->device_lock);
+    if (tn_gpio_read(&board->gpio, TN_GPIO_MIS, 1) & 1u << TN_FDT_POWER_LINE)
+        board->held = TN_VM_ARM64_HOLD;
+    else if (board->held > 0)
+        board->held--;
+    if (board->held == 0) {
+        (void)tn_loop_timer_disarm(&board->button);
+        tn_gpio_set(&board->gpio, TN_FDT_POWER_LINE, false);
+    }
+    pthread_mutex_unlock(&board->device_lock);
+}
+
 TN_API int tn_vm_arm64_devices(struct tn_vm_arm64 *board, const struct tn_vm_cfg *cfg,
                                struct tn_loop *loop)
 {
@@ -345,6 +421,7 @@ TN_API int tn_vm_arm64_devices(struct tn_vm_arm64 *board, const struct tn_vm_cfg
                                      tn_vm_arm64_uart_room_, false};
     const struct tn_rtc_cfg rtc = {board, tn_vm_arm64_rtc_now_, tn_vm_arm64_rtc_irq_,
                                    tn_vm_arm64_rtc_wake_};
+    const struct tn_gpio_cfg gpio = {board, tn_vm_arm64_gpio_irq_};
     int r;
 
     board->console.in = board->console.out = -1;
@@ -352,7 +429,11 @@ TN_API int tn_vm_arm64_devices(struct tn_vm_arm64 *board, const struct tn_vm_cfg
     if (r >= 0)
         r = tn_loop_timer_init(&board->alarm, loop, tn_vm_arm64_on_alarm_, board);
     if (r >= 0)
+        r = tn_loop_timer_init(&board->button, loop, tn_vm_arm64_on_button_, board);
+    if (r >= 0)
         r = tn_rtc_init(&board->rtc, &rtc);
+    if (r >= 0)
+        r = tn_gpio_init(&board->gpio, &gpio);
     tn_bus_init(&board->mmio, board->mmio_range,
                 sizeof(board->mmio_range) / sizeof(struct tn_bus_range));
     for (size_t i = 0; r >= 0 && i < sizeof(tn_vm_arm64_ports_) / sizeof(tn_vm_arm64_ports_[0]);
@@ -397,6 +478,12 @@ static inline void tn_vm_arm64_describe_(const struct tn_vm_arm64 *board, uint32
     f->rtc.gpa = TN_VM_ARM64_RTC;
     f->rtc.size = TN_RTC_SIZE;
     f->rtc.irq = TN_VM_ARM64_RTC_SPI;
+    f->gpio.gpa = TN_VM_ARM64_GPIO;
+    f->gpio.size = TN_GPIO_SIZE;
+    f->gpio.irq = TN_VM_ARM64_GPIO_SPI;
+    f->genid.gpa = TN_VM_ARM64_GENID_GPA;
+    f->genid.size = TN_VM_ARM64_GENID_SIZE;
+    f->genid.irq = TN_VM_ARM64_GENID_SPI;
     f->virtio = virtio;
     f->virtio_first.gpa = TN_VM_ARM64_VIRTIO;
     f->virtio_first.size = TN_VIRTIO_MMIO_SIZE;
@@ -437,6 +524,16 @@ static inline int tn_vm_arm64_tree_(struct tn_vm_arm64 *board, const struct tn_m
     return r;
 }
 
+/* 16 random bytes, where the guest was told that they are. */
+static inline int tn_vm_arm64_id_(const struct tn_mem *mem)
+{
+    uint8_t id[TN_VM_ARM64_ID];
+
+    if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
+        return TN_ESYS;
+    return tn_mem_write(mem, TN_VM_ARM64_GENID_GPA, id, sizeof(id));
+}
+
 TN_API int tn_vm_arm64_load(struct tn_vm_arm64 *board, const struct tn_mem *mem,
                             const struct tn_vm_cfg *cfg)
 {
@@ -457,14 +554,18 @@ TN_API int tn_vm_arm64_load(struct tn_vm_arm64 *board, const struct tn_mem *mem,
     boot.initrd_len = cfg->initrd_len;
     boot.ram_size = cfg->memory;
     r = tn_boot_arm64_load(mem, &boot, &board->boot, &board->info);
+    if (r >= 0)
+        r = tn_vm_arm64_id_(mem);
     return r < 0 ? r : tn_vm_arm64_tree_(board, mem, cfg, virtio);
 }
 
 TN_API int tn_vm_arm64_new_id(struct tn_vm_arm64 *board, const struct tn_mem *mem)
 {
-    (void)board;
-    (void)mem;
-    return TN_OK;
+    int r = tn_vm_arm64_id_(mem);
+
+    if (r >= 0)
+        r = tn_kvm_arm64_spi(board->vm, TN_VM_ARM64_GENID_SPI, true);
+    return r < 0 ? r : tn_kvm_arm64_spi(board->vm, TN_VM_ARM64_GENID_SPI, false);
 }
 
 /* ---- KVM ---- */
@@ -474,7 +575,7 @@ TN_API int tn_vm_arm64_irqchip(struct tn_vm_arm64 *board, struct tn_kvm_vm *vm)
     struct tn_kvm_arm64_gic_cfg cfg;
 
     board->vm = vm;
-    board->alarm.source.fd = -1;
+    board->alarm.source.fd = board->button.source.fd = -1;
     memset(&cfg, 0, sizeof(cfg));
     cfg.cpus = board->cpus;
     cfg.spis = TN_VM_ARM64_SPIS;
@@ -515,8 +616,12 @@ TN_API uint32_t tn_vm_arm64_access(struct tn_vm_arm64 *board, const struct tn_kv
 
 TN_API int tn_vm_arm64_shutdown(struct tn_vm_arm64 *board)
 {
-    (void)board;
-    return TN_EUNSUP;
+    int r;
+
+    pthread_mutex_lock(&board->device_lock);
+    r = tn_vm_arm64_press_(board);
+    pthread_mutex_unlock(&board->device_lock);
+    return r;
 }
 
 TN_API int tn_vm_arm64_ctrl_alt_del(struct tn_vm_arm64 *board)
@@ -531,6 +636,7 @@ TN_API void tn_vm_arm64_close(struct tn_vm_arm64 *board)
     if (!board->vm) /* it never came to its chips */
         return;
     tn_loop_timer_close(&board->alarm);
+    tn_loop_timer_close(&board->button);
     tn_kvm_arm64_gic_close(&board->gic);
     board->vm = NULL;
 }

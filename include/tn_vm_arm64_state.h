@@ -5,8 +5,8 @@
  * WHAT
  *   Takes from a machine that stands still what is arm64's own, puts it into another or back into
  *   the same one, and reads and writes it as sections of a snapshot. What all architectures share,
- *   the virtio devices and the machine's make, is tn_vm_state's. On other architectures this header declares
- *   nothing.
+ *   the virtio devices and the machine's make, is tn_vm_state's. On other architectures this header
+ *   declares nothing.
  *
  * USAGE
  *   static struct tn_vm_arm64_state state;
@@ -21,9 +21,9 @@
  *   tn_kvm_close(&kvm);
  *
  * COMPOSITION
- *   On tn_vm_arm64's board, tn_kvm_arm64_state and tn_vm_records; tn_vm_state, tn_vm_image and tn_vm_fork
- *   call it by the names of tn_vm_arch. A restore, in this order: _still if the machine has run,
- *   _ports, the virtio devices, _cpus.
+ *   On tn_vm_arm64's board, tn_kvm_arm64_state and tn_vm_records; tn_vm_state, tn_vm_image and
+ *   tn_vm_fork call it by the names of tn_vm_arch. A restore, in this order: _still if the machine
+ *   has run, _ports, the virtio devices, _cpus.
  *
  * GUEST TRUST
  *   A state that was parsed may be anybody's: records and models check what they take.
@@ -119,6 +119,7 @@ struct tn_vm_arm64_state {
     struct tn_kvm_arm64_gic_state chips; /* its cpu array is the state's own */
     struct tn_uart_state uart;
     struct tn_rtc_state rtc;
+    struct tn_gpio_state gpio;
 };
 
 /*
@@ -234,6 +235,7 @@ TN_API int tn_vm_arm64_state_save(struct tn_vm_arm64_state *s, struct tn_vm_arm6
     pthread_mutex_lock(&board->device_lock);
     tn_uart_save(&board->uart, &s->uart);
     tn_rtc_save(&board->rtc, &s->rtc);
+    tn_gpio_save(&board->gpio, &s->gpio);
     pthread_mutex_unlock(&board->device_lock);
     r = tn_kvm_arm64_gic_save(&board->gic, &s->chips);
     for (uint32_t i = 0; r >= 0 && i < cpus; i++)
@@ -276,6 +278,10 @@ TN_API int tn_vm_arm64_state_ports(struct tn_vm_arm64 *board, const struct tn_vm
     r = tn_uart_restore(&board->uart, &s->uart);
     if (r >= 0)
         r = tn_rtc_restore(&board->rtc, &s->rtc);
+    if (r >= 0)
+        r = tn_gpio_restore(&board->gpio, &s->gpio);
+    if (r >= 0 && s->gpio.in & 1u << TN_FDT_POWER_LINE) /* somebody has to let it go */
+        r = tn_vm_arm64_press_(board);
     pthread_mutex_unlock(&board->device_lock);
     return r;
 }
@@ -328,6 +334,7 @@ TN_API void tn_vm_arm64_state_build(const struct tn_vm_arm64_state *s, struct tn
         tn_vm_put_gic_cpu(w, i, &s->chips.cpu[i]);
     tn_vm_put_uart(w, 0, &s->uart);
     tn_vm_put_rtc(w, 0, &s->rtc);
+    tn_vm_put_gpio(w, 0, &s->gpio);
 }
 
 TN_API int tn_vm_arm64_state_parse(struct tn_vm_arm64_state *s, const struct tn_snap *snap,
@@ -360,7 +367,9 @@ TN_API int tn_vm_arm64_state_parse(struct tn_vm_arm64_state *s, const struct tn_
         r = tn_vm_get_uart(snap, 0, &s->uart);
     if (r >= 0)
         r = tn_vm_get_rtc(snap, 0, &s->rtc);
-    *sections += 1 + 1 + 2 + 2 * cpus; /* time, GIC, ports, vCPUs and their parts of the GIC */
+    if (r >= 0)
+        r = tn_vm_get_gpio(snap, 0, &s->gpio);
+    *sections += 1 + 1 + 3 + 2 * cpus; /* time, GIC, ports, vCPUs and their parts of the GIC */
     return r;
 }
 

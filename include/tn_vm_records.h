@@ -100,6 +100,7 @@ static inline void tn_put_(uint8_t *p, unsigned n, uint64_t v) /* little-endian 
 #endif /* TN_COMMON */
 /* clang-format on */
 
+#include "tn_gpio.h"
 #include "tn_i8042.h"
 #include "tn_kvm_arm64_state.h"
 #include "tn_kvm_x86_state.h"
@@ -126,7 +127,7 @@ extern "C" {
     TN_VIRTQ_VERSION != 1 || TN_VIRTIO_MMIO_RECORD != 1 || TN_VIRTIO_BLK_VERSION != 1 ||    \
     TN_VIRTIO_CONSOLE_VERSION != 1 || TN_VIRTIO_RNG_VERSION != 1 || TN_RATE_VERSION != 1 || \
     TN_VIRTIO_NET_VERSION != 1 || TN_VIRTIO_VSOCK_VERSION != 1 ||                           \
-    TN_VIRTIO_BALLOON_VERSION != 1 || TN_RTC_VERSION != 1
+    TN_VIRTIO_BALLOON_VERSION != 1 || TN_RTC_VERSION != 1 || TN_GPIO_VERSION != 1
 #error "a record has changed: its section needs a new version here, and a way to read the old one"
 #endif
 
@@ -170,6 +171,7 @@ enum tn_vm_section {
     TN_VM_SEC_UART = 0x0400,
     TN_VM_SEC_I8042 = 0x0410,
     TN_VM_SEC_RTC = 0x0420,
+    TN_VM_SEC_GPIO = 0x0430,
 
     /* instance: the number of the device's place */
     TN_VM_SEC_VIRTIO_MMIO = 0x0500, /* first: what a device signals from now on stays */
@@ -294,6 +296,9 @@ TN_API int tn_vm_get_i8042(const struct tn_snap *snap, uint32_t instance,
 TN_API void tn_vm_put_rtc(struct tn_snap_writer *w, uint32_t instance,
                           const struct tn_rtc_state *from);
 TN_API int tn_vm_get_rtc(const struct tn_snap *snap, uint32_t instance, struct tn_rtc_state *out);
+TN_API void tn_vm_put_gpio(struct tn_snap_writer *w, uint32_t instance,
+                           const struct tn_gpio_state *from);
+TN_API int tn_vm_get_gpio(const struct tn_snap *snap, uint32_t instance, struct tn_gpio_state *out);
 TN_API void tn_vm_put_virtio_mmio(struct tn_snap_writer *w, uint32_t instance,
                                   const struct tn_virtio_mmio_state *from);
 TN_API int tn_vm_get_virtio_mmio(const struct tn_snap *snap, uint32_t instance,
@@ -384,24 +389,24 @@ TN_API int tn_vm_get_gic_cpu(const struct tn_snap *snap, uint32_t instance,
 TN_API const struct tn_snap_known *tn_vm_known(size_t *count)
 {
     static const struct tn_snap_known known[] = {
-        {TN_VM_SEC_MACHINE, 1},        {TN_VM_SEC_DISK, 1},           {TN_VM_SEC_NET, 2},
-        {TN_VM_SEC_VSOCK, 2},          {TN_VM_SEC_BALLOON, 1},
+        {TN_VM_SEC_MACHINE, 1},    {TN_VM_SEC_DISK, 1},           {TN_VM_SEC_NET, 2},
+        {TN_VM_SEC_VSOCK, 2},      {TN_VM_SEC_BALLOON, 1},
 #ifdef __x86_64__
-        {TN_VM_SEC_TIME, 1},           {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
-        {TN_VM_SEC_VCPU_REGS, 1},      {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
-        {TN_VM_SEC_VCPU_LAPIC, 1},     {TN_VM_SEC_VCPU_DEBUGREGS, 1}, {TN_VM_SEC_VCPU_TSC, 1},
-        {TN_VM_SEC_VCPU_MSRS, 1},      {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
-        {TN_VM_SEC_PIC_SLAVE, 1},      {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
+        {TN_VM_SEC_TIME, 1},       {TN_VM_SEC_VCPU_CPUID, 1},     {TN_VM_SEC_VCPU_SREGS, 1},
+        {TN_VM_SEC_VCPU_REGS, 1},  {TN_VM_SEC_VCPU_XCRS, 1},      {TN_VM_SEC_VCPU_XSAVE, 1},
+        {TN_VM_SEC_VCPU_LAPIC, 1}, {TN_VM_SEC_VCPU_DEBUGREGS, 1}, {TN_VM_SEC_VCPU_TSC, 1},
+        {TN_VM_SEC_VCPU_MSRS, 1},  {TN_VM_SEC_VCPU_EVENTS, 1},    {TN_VM_SEC_PIC_MASTER, 1},
+        {TN_VM_SEC_PIC_SLAVE, 1},  {TN_VM_SEC_IOAPIC, 1},         {TN_VM_SEC_PIT, 1},
 #endif
 #ifdef __aarch64__
-        {TN_VM_SEC_ARM64_TIME, 1},     {TN_VM_SEC_ARM64_VCPU, 1},     {TN_VM_SEC_GIC, 1},
+        {TN_VM_SEC_ARM64_TIME, 1}, {TN_VM_SEC_ARM64_VCPU, 1},     {TN_VM_SEC_GIC, 1},
         {TN_VM_SEC_GIC_CPU, 1},
 #endif
-        {TN_VM_SEC_UART, 1},           {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_RTC, 1},
-        {TN_VM_SEC_VIRTIO_MMIO, 1},    {TN_VM_SEC_VIRTIO, 1},         {TN_VM_SEC_VIRTIO_BLK, 1},
-        {TN_VM_SEC_VIRTIO_CONSOLE, 1}, {TN_VM_SEC_VIRTIO_RNG, 1},     {TN_VM_SEC_VIRTIO_NET, 1},
-        {TN_VM_SEC_VIRTIO_VSOCK, 1},   {TN_VM_SEC_VIRTIO_BALLOON, 1}, {TN_VM_SEC_RATE, 1},
-        {TN_VM_SEC_OVERLAY, 1},        {TN_VM_SEC_DIFF, 1},
+        {TN_VM_SEC_UART, 1},       {TN_VM_SEC_I8042, 1},          {TN_VM_SEC_RTC, 1},
+        {TN_VM_SEC_GPIO, 1},       {TN_VM_SEC_VIRTIO_MMIO, 1},    {TN_VM_SEC_VIRTIO, 1},
+        {TN_VM_SEC_VIRTIO_BLK, 1}, {TN_VM_SEC_VIRTIO_CONSOLE, 1}, {TN_VM_SEC_VIRTIO_RNG, 1},
+        {TN_VM_SEC_VIRTIO_NET, 1}, {TN_VM_SEC_VIRTIO_VSOCK, 1},   {TN_VM_SEC_VIRTIO_BALLOON, 1},
+        {TN_VM_SEC_RATE, 1},       {TN_VM_SEC_OVERLAY, 1},        {TN_VM_SEC_DIFF, 1},
     };
 
     *count = sizeof(known) / sizeof(known[0]);
@@ -853,6 +858,22 @@ static inline void tn_vm_rec_rtc_(struct tn_vm_rec_ *io, void *record)
     tn_vm_rec_u8_(io, &s->ris);
 }
 
+static inline void tn_vm_rec_gpio_(struct tn_vm_rec_ *io, void *record)
+{
+    struct tn_gpio_state *s = (struct tn_gpio_state *)record;
+
+    tn_vm_rec_is_(io, &s->version, TN_GPIO_VERSION);
+    tn_vm_rec_u8_(io, &s->in);
+    tn_vm_rec_u8_(io, &s->out);
+    tn_vm_rec_u8_(io, &s->dir);
+    tn_vm_rec_u8_(io, &s->is);
+    tn_vm_rec_u8_(io, &s->ibe);
+    tn_vm_rec_u8_(io, &s->iev);
+    tn_vm_rec_u8_(io, &s->ie);
+    tn_vm_rec_u8_(io, &s->edges);
+    tn_vm_rec_u8_(io, &s->afsel);
+}
+
 #ifdef __x86_64__
 
 /* ---- KVM's structs; their 64-bit numbers are no uint64_t to a compiler ---- */
@@ -1231,6 +1252,7 @@ TN_VM_REC_PAIR_(balloon, tn_vm_balloon_record, TN_VM_SEC_BALLOON)
 TN_VM_REC_PAIR_(uart, tn_uart_state, TN_VM_SEC_UART)
 TN_VM_REC_PAIR_(i8042, tn_i8042_state, TN_VM_SEC_I8042)
 TN_VM_REC_PAIR_(rtc, tn_rtc_state, TN_VM_SEC_RTC)
+TN_VM_REC_PAIR_(gpio, tn_gpio_state, TN_VM_SEC_GPIO)
 TN_VM_REC_PAIR_(virtio_mmio, tn_virtio_mmio_state, TN_VM_SEC_VIRTIO_MMIO)
 TN_VM_REC_PAIR_(virtio, tn_virtio_state, TN_VM_SEC_VIRTIO)
 TN_VM_REC_PAIR_(virtio_blk, tn_virtio_blk_state, TN_VM_SEC_VIRTIO_BLK)

@@ -151,9 +151,9 @@ TN_API int tn_vm_state_save(struct tn_vm_state *s, struct tn_vm *vm);
 
 /*
  * Puts it into a machine of the same make, whose vCPUs are at rest and were made for the state
- * (tn_vm_arch_state_vcpu); then call tn_vm_devices_wake. stopped: the guest's time stood still since
- * the save; else it went by as on the host. Returns 0, or the first error of KVM (vm->refused) or
- * of a device's restore.
+ * (tn_vm_arch_state_vcpu); then call tn_vm_devices_wake. stopped: the guest's time stood still
+ * since the save; else it went by as on the host. Returns 0, or the first error of KVM
+ * (vm->refused) or of a device's restore.
  */
 TN_API int tn_vm_state_restore(struct tn_vm *vm, const struct tn_vm_state *s, bool stopped);
 

@@ -48,7 +48,8 @@
  *   ACPI 6.4 4.8.3.7 (sleep registers), 4.8.4.6 (reset register). The IBM PC's port numbers.
  *
  * LIMITS
- *   254 CPUs: an APIC id has eight bits here, 255 is all CPUs, and one is the I/O APIC's. Interrupt chips and PIT are the kernel's.
+ *   254 CPUs: an APIC id has eight bits here, 255 is all CPUs, and one is the I/O APIC's. Interrupt
+ *   chips and PIT are the kernel's.
  */
 #ifndef TN_VM_X86_H
 #define TN_VM_X86_H

@@ -20,9 +20,9 @@
  *   tn_kvm_close(&kvm);
  *
  * COMPOSITION
- *   On tn_vm_x86's board, tn_kvm_x86_state and tn_vm_records; tn_vm_state, tn_vm_image and tn_vm_fork
- *   call it by the names of tn_vm_arch. A restore, in this order: _still if the machine has run,
- *   _ports, the virtio devices, _cpus.
+ *   On tn_vm_x86's board, tn_kvm_x86_state and tn_vm_records; tn_vm_state, tn_vm_image and
+ *   tn_vm_fork call it by the names of tn_vm_arch. A restore, in this order: _still if the machine
+ *   has run, _ports, the virtio devices, _cpus.
  *
  * GUEST TRUST
  *   A state that was parsed may be anybody's: records and models check what they take.
@@ -138,7 +138,8 @@ TN_API int tn_vm_x86_state_save(struct tn_vm_x86_state *s, struct tn_vm_x86 *boa
 TN_API void tn_vm_x86_state_since(struct tn_vm_x86_state *s, const struct tn_vm_x86_state *from);
 
 /*
- * What a new vCPU of the board needs, once, before the state of the one with its number is restored.
+ * What a new vCPU of the board needs, once, before the state of the one with its number is
+ * restored.
  */
 TN_API int tn_vm_x86_state_vcpu(struct tn_vm_x86 *board, const struct tn_vm_x86_state *s,
                                 struct tn_kvm_vcpu *vcpu);
@@ -377,7 +378,7 @@ TN_API int tn_vm_x86_state_parse(struct tn_vm_x86_state *s, const struct tn_snap
         r = tn_vm_get_uart(snap, 0, &s->uart);
     if (r >= 0)
         r = tn_vm_get_i8042(snap, 0, &s->i8042);
-    *sections += 1 + 4 + 2 + cpus * (uint32_t)TN_VM_REC_VCPU_PARTS_; /* time, chips, ports, vCPUs */
+    *sections += 1 + 4 + 2 + cpus * (uint32_t)TN_VM_REC_VCPU_PARTS_; /* time, chips, ports, CPUs */
     return r;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What the tests of tn_kvm_arm64 and tn_kvm_arm64_state share: a machine on /dev/kvm with a GIC, and
- * tiny guests, which talk to the test by loads and stores where no memory is. They run without an
- * MMU, at addresses of their own, so that none is mistaken for one of a machine that is gone.
+ * What the tests of tn_kvm_arm64 and tn_kvm_arm64_state share: a machine on /dev/kvm with a GIC,
+ * and tiny guests, which talk to the test by loads and stores where no memory is. They run without
+ * an MMU, at addresses of their own, so that none is mistaken for one of a machine that is gone.
  */
 #ifndef TENON_KVM_GUEST_ARM64_H
 #define TENON_KVM_GUEST_ARM64_H
@@ -30,10 +30,10 @@
 
 /* ---- the guests ---- */
 
-#define GUEST(name, code)                                                   \
-    __asm__(".pushsection .rodata\n.balign 4\nguest_" #name ":\n" code      \
-            "guest_" #name "_end:\n.popsection\n");                         \
-    extern const uint8_t guest_##name[] __attribute__((visibility("hidden"))); \
+#define GUEST(name, code)                                                             \
+    __asm__(".pushsection .rodata\n.balign 4\nguest_" #name ":\n" code "guest_" #name \
+            "_end:\n.popsection\n");                                                  \
+    extern const uint8_t guest_##name[] __attribute__((visibility("hidden")));        \
     extern const uint8_t guest_##name##_end[] __attribute__((visibility("hidden")));
 
 /* Says which CPU it is. */
@@ -111,7 +111,7 @@ GUEST(irq, "    movz x19, #0x0a00, lsl #16\n"
            "    str wzr, [x0, #0xc0c]\n"
            "    str wzr, [x0, #0xc10]\n"
            "    str wzr, [x0, #0xc14]\n"
-           "    str w1, [x0, #0x104]\n"  /* GICD_ISENABLER */
+           "    str w1, [x0, #0x104]\n" /* GICD_ISENABLER */
            "    str w1, [x0, #0x108]\n"
            "    movz x0, #0x0810, lsl #16\n"
            "    str wzr, [x0, #0x14]\n" /* GICR_WAKER */
@@ -223,8 +223,7 @@ static inline void start(uint32_t cpus, const uint8_t *guest, size_t len)
     for (uint32_t i = 0; i < cpus; i++) {
         assert_int_equal(tn_kvm_vcpu_init(&kvm, &m.vm, &m.cpu[i], i), 0);
         m.cpus++;
-        assert_int_equal(
-            tn_kvm_arm64_vcpu_init(&m.vm, &m.cpu[i], tn_kvm_arm64_features(&kvm)), 0);
+        assert_int_equal(tn_kvm_arm64_vcpu_init(&m.vm, &m.cpu[i], tn_kvm_arm64_features(&kvm)), 0);
     }
     assert_int_equal(tn_kvm_arm64_gic_start(&m.gic), 0);
     if (guest) {

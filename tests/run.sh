@@ -102,6 +102,7 @@ suite_cross() {
 
 suite_linux() {
     [ "$(uname -m)" != x86_64 ] || LIMIT=2400 program linux tests/testbed/run
+    program "kvm arm64" tests/testbed/units-arm64
     LIMIT=1200 GUEST_ARCH=arm64 program "linux arm64" tests/testbed/run
 }
 

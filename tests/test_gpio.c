@@ -254,10 +254,15 @@ static void an_edge_stays_until_it_is_cleared(void **state)
     assert_int_equal(rd(&r, TN_GPIO_RIS), BIT);
     wr(&r, TN_GPIO_IC, (uint8_t)~BIT); /* not its bit */
     assert_true(r.line);
+    wr(&r, TN_GPIO_IEV, BIT);
+    wr(&r, TN_GPIO_IS, BIT); /* a level counts now, which is not there */
+    assert_false(r.line);
+    wr(&r, TN_GPIO_IS, 0);
+    assert_true(r.line);
     wr(&r, TN_GPIO_IC, BIT);
     assert_false(r.line);
     assert_int_equal(rd(&r, TN_GPIO_RIS), 0);
-    assert_int_equal(r.edges, 1);
+    assert_int_equal(r.edges, 2);
 }
 
 static void a_level_lasts_as_long_as_it_is(void **state)

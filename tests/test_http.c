@@ -749,7 +749,7 @@ static void fields_are_found_by_name(void **state)
     assert_null(tn_http_field(&h, "host"));
 }
 
-/* Every byte in every place where another stood: split or not, the same, and never out of bounds. */
+/* Every byte in every place: split or not, the same, and never out of bounds. */
 static void e14_every_byte_replaced(void **state)
 {
     static const char wire[] = "PUT /a%41?b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * tn_kvm_arm64: vCPUs and their registers, PSCI, the GIC with its lines and descriptors, accesses of
- * all widths.
+ * tn_kvm_arm64: vCPUs and their registers, PSCI, the GIC with its lines and descriptors, accesses
+ * of all widths.
  */
 #include "tn_kvm_arm64.h"
 
@@ -22,10 +22,20 @@ static void the_affinity_of_each_number(void **state)
         uint32_t id;
         uint64_t mpidr;
     } row[] = {
-        {0, 0},         {1, 1},         {15, 15},          {16, 0x100},
-        {17, 0x101},    {31, 0x10f},    {255, 0xf0f},      {256, 0x1000},
-        {511, 0x1f0f},  {4095, 0xff0f}, {4096, 0x10000},   {4113, 0x10101},
-        {0xfffff, 0xffff0f}, {0x100000, 0},
+        {0, 0},
+        {1, 1},
+        {15, 15},
+        {16, 0x100},
+        {17, 0x101},
+        {31, 0x10f},
+        {255, 0xf0f},
+        {256, 0x1000},
+        {511, 0x1f0f},
+        {4095, 0xff0f},
+        {4096, 0x10000},
+        {4113, 0x10101},
+        {0xfffff, 0xffff0f},
+        {0x100000, 0},
     };
 
     (void)state;
@@ -57,9 +67,9 @@ static void configurations_of_no_gic(void **state)
     static const struct {
         uint32_t version, cpus, spis;
     } row[] = {
-        {1, 1, 32}, {4, 1, 32}, {~0u, 1, 32}, {3, 0, 32},   {0, 0, 32},  {3, 513, 32}, {0, 513, 32},
-        {2, 9, 32}, {3, 1, 0},  {3, 1, 31},   {3, 1, 33},   {0, 1, 992}, {3, 1, 1024}, {3, ~0u, 32},
-        {3, 1, ~0u}, {3, 1, ~31u},
+        {1, 1, 32},   {4, 1, 32},   {~0u, 1, 32}, {3, 0, 32},   {0, 0, 32}, {3, 513, 32},
+        {0, 513, 32}, {2, 9, 32},   {3, 1, 0},    {3, 1, 31},   {3, 1, 33}, {0, 1, 992},
+        {3, 1, 1024}, {3, ~0u, 32}, {3, 1, ~0u},  {3, 1, ~31u},
     };
     struct tn_kvm_vm vm = {-1};
 
@@ -85,11 +95,11 @@ static void what_is_closed(void **state)
     struct kvm_vcpu_events events;
     uint64_t v[2] = {0, 0};
 
-#define CLOSED(call)                        \
-    do {                                    \
-        errno = 0;                          \
-        assert_int_equal((call), TN_ESYS);  \
-        assert_int_equal(errno, EBADF);     \
+#define CLOSED(call)                       \
+    do {                                   \
+        errno = 0;                         \
+        assert_int_equal((call), TN_ESYS); \
+        assert_int_equal(errno, EBADF);    \
     } while (0)
     (void)state;
     memset(&cpu, 0, sizeof(cpu));
@@ -189,10 +199,10 @@ static void registers_by_id(void **state)
     static const uint64_t bad[] = {
         0,
         ~0ull,
-        TN_KVM_ARM64_PC | 1,                                                /* half of it */
-        KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | 0xffff,       /* after the last */
-        KVM_REG_ARM64 | KVM_REG_SIZE_U32 | KVM_REG_ARM_CORE | 0x40,         /* PC in 32 bits */
-        KVM_REG_X86 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE,                  /* another machine's */
+        TN_KVM_ARM64_PC | 1,                                          /* half of it */
+        KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | 0xffff, /* after the last */
+        KVM_REG_ARM64 | KVM_REG_SIZE_U32 | KVM_REG_ARM_CORE | 0x40,   /* PC in 32 bits */
+        KVM_REG_X86 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE,            /* another machine's */
         (TN_KVM_ARM64_PC & ~KVM_REG_SIZE_MASK) | KVM_REG_SIZE_U2048,
     };
     uint8_t value[256] = {0}, was[256];
@@ -260,8 +270,8 @@ static void every_register_of_the_list(void **state)
         for (size_t k = size; k < sizeof(value); k++)
             assert_int_equal(value[k], 0x5a);
         if (tn_kvm_arm64_set_reg(&m.cpu[1], list[i], value) != 0)
-            fail_msg("register %#llx cannot be written back: errno %d",
-                     (unsigned long long)list[i], errno);
+            fail_msg("register %#llx cannot be written back: errno %d", (unsigned long long)list[i],
+                     errno);
         found[0] += list[i] == TN_KVM_ARM64_PC;
         found[1] += list[i] == TN_KVM_ARM64_X(30);
         found[2] += list[i] == MPIDR_EL1;
@@ -379,8 +389,8 @@ static void psci_resets_the_machine(void **state)
     assert_int_equal(e.event.type, KVM_SYSTEM_EVENT_RESET);
     /* From its first instruction on again, as it is to be done. */
     assert_int_equal(tn_kvm_arm64_vcpu_init(&m.vm, &m.cpu[0], tn_kvm_arm64_features(&kvm)), 0);
-    assert_int_equal(
-        tn_kvm_arm64_set_boot(&m.cpu[0], &(struct tn_boot_arm64_cpu){m.entry, 0x77}), 0);
+    assert_int_equal(tn_kvm_arm64_set_boot(&m.cpu[0], &(struct tn_boot_arm64_cpu){m.entry, 0x77}),
+                     0);
     says(0, 0, 8, 0x77);
 }
 
@@ -419,8 +429,8 @@ static void a_gic_where_none_can_be(void **state)
         if (tn_kvm_arm64_gic_init(&gic, &m.vm, &cfg) == 0) {
             assert_int_equal(i, 3);
             assert_int_equal(tn_kvm_vcpu_init(&kvm, &m.vm, &m.cpu[0], 0), 0);
-            assert_int_equal(
-                tn_kvm_arm64_vcpu_init(&m.vm, &m.cpu[0], tn_kvm_arm64_features(&kvm)), 0);
+            assert_int_equal(tn_kvm_arm64_vcpu_init(&m.vm, &m.cpu[0], tn_kvm_arm64_features(&kvm)),
+                             0);
             (void)tn_kvm_arm64_gic_start(&gic);
             tn_kvm_vcpu_close(&m.cpu[0]);
             tn_kvm_arm64_gic_close(&gic);
@@ -581,10 +591,10 @@ static void stores_signal_descriptors(void **state)
     assert_int_equal(read(fd, &n, 8), 8);
     assert_int_equal(n, 1);
     says(0, 0, 8, 4);
-    assert_int_equal(
-        tn_kvm_ioeventfd(&m.vm, MMIO, 8, fd,
-                         KVM_IOEVENTFD_FLAG_DATAMATCH | KVM_IOEVENTFD_FLAG_DEASSIGN, 3),
-        0);
+    assert_int_equal(tn_kvm_ioeventfd(&m.vm, MMIO, 8, fd,
+                                      KVM_IOEVENTFD_FLAG_DATAMATCH | KVM_IOEVENTFD_FLAG_DEASSIGN,
+                                      3),
+                     0);
     close(fd);
 }
 

@@ -380,8 +380,8 @@ static void every_register_comes_back(void **state)
         {TN_KVM_ARM64_CORE(spsr[0]), 0xf00003cf},
         {KVM_REG_ARM_TIMER_CVAL, ~0ull},
     };
-    const uint64_t v0 = (TN_KVM_ARM64_CORE(fp_regs.vregs[0]) & ~KVM_REG_SIZE_MASK) |
-                        KVM_REG_SIZE_U128;
+    const uint64_t v0 =
+        (TN_KVM_ARM64_CORE(fp_regs.vregs[0]) & ~KVM_REG_SIZE_MASK) | KVM_REG_SIZE_U128;
     uint64_t random = 42, pair[2], back[2];
 
     (void)state;
@@ -573,12 +573,12 @@ static void the_counter_goes_on(void **state)
     assert_in_range(now / 1000000000, 1700000000, 8000000000);
     time.counter = counter = 1ull << 50;
     /* No vCPU has a time of its own; a second of delay is much. */
-#define GOES_ON_AT(stopped, seconds)                                                            \
-    do {                                                                                        \
-        assert_int_equal(tn_kvm_arm64_time_restore(&m.cpu[0], &time, (stopped)), 0);            \
-        for (uint32_t i_ = 0; i_ < 2; i_++)                                                     \
-            assert_in_range(get_reg(i_, KVM_REG_ARM_TIMER_CNT), counter + (seconds) * hz,       \
-                            counter + ((seconds) + 3) * hz);                                    \
+#define GOES_ON_AT(stopped, seconds)                                                    \
+    do {                                                                                \
+        assert_int_equal(tn_kvm_arm64_time_restore(&m.cpu[0], &time, (stopped)), 0);    \
+        for (uint32_t i_ = 0; i_ < 2; i_++)                                             \
+            assert_in_range(get_reg(i_, KVM_REG_ARM_TIMER_CNT), counter + (seconds)*hz, \
+                            counter + ((seconds) + 3) * hz);                            \
     } while (0)
     GOES_ON_AT(true, 0u);
     GOES_ON_AT(false, 0u);
@@ -667,21 +667,21 @@ static void every_word_of_the_gic_comes_back(void **state)
         uint64_t attr;
         uint32_t value;
     } row[] = {
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x84, 0x12345678},   /* GICD_IGROUPR */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x84, 0x12345678}, /* GICD_IGROUPR */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x88, 0x9abcdef0},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0xc08, 0x88888888},  /* GICD_ICFGR */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0xc08, 0x88888888}, /* GICD_ICFGR */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0xc14, 0x22222222},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x420, 0x50607080},  /* GICD_IPRIORITYR */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x420, 0x50607080}, /* GICD_IPRIORITYR */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x45c, 0xf8a090c0},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x6100, 1},          /* GICD_IROUTER */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x6100, 1}, /* GICD_IROUTER */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x62f8, 1},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x104, 0x0f0f0f0f},  /* GICD_ISENABLER */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x104, 0x0f0f0f0f}, /* GICD_ISENABLER */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x108, 0xf00ff00f},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x204, 0x00030000},  /* GICD_ISPENDR */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x204, 0x00030000}, /* GICD_ISPENDR */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x208, 0x80000001},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x304, 0x00100000},  /* GICD_ISACTIVER */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x304, 0x00100000}, /* GICD_ISACTIVER */
         {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x308, 0x40000000},
-        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0, 0x52},            /* GICD_CTLR */
+        {KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0, 0x52}, /* GICD_CTLR */
         {KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, 0x10080, 0xffff0000},
         {KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, 0x10400, 0x10203040},
         {KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, 0x1041c, 0x50607080},
@@ -692,8 +692,8 @@ static void every_word_of_the_gic_comes_back(void **state)
     static const struct {
         uint32_t op; /* CRn, CRm and op2, four bits each */
         uint64_t value;
-    } icc[] = {{0x460, 0xa8}, {0xc83, 0x5}, {0xcc3, 0x6}, {0xcc6, 1}, {0xcc7, 1},
-               {0xc84, 0x2},  {0xc90, 0x4}};
+    } icc[] = {{0x460, 0xa8}, {0xc83, 0x5}, {0xcc3, 0x6}, {0xcc6, 1},
+               {0xcc7, 1},    {0xc84, 0x2}, {0xc90, 0x4}};
 #define ICC(op) (3u << 14 | ((op) >> 8) << 7 | ((op) >> 4 & 15) << 3 | ((op)&7))
 
     (void)state;
@@ -727,8 +727,8 @@ static void every_word_of_the_gic_comes_back(void **state)
             if (round == 0)
                 assert_int_equal(
                     tn_kvm_set_attr(m.gic.fd, KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, attr, &v), 0);
-            assert_int_equal(
-                tn_kvm_get_attr(m.gic.fd, KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, attr, &v), 0);
+            assert_int_equal(tn_kvm_get_attr(m.gic.fd, KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, attr, &v),
+                             0);
             assert_int_equal(v, icc[i].value);
         }
         save(round ? &again : &golden);

@@ -261,7 +261,7 @@ static bool is_requested(struct tn_vm *vm, unsigned vector)
     return regs[0x200 + vector / 32 * 16 + vector / 8 % 4] >> vector % 8 & 1;
 }
 
-/* The button is an edge of a pin of its own; a guest that masks it hears nothing, not even later. */
+/* The button is an edge of a pin of its own; a guest that masks it hears nothing, nor later. */
 static void the_button_is_one_edge(void **state)
 {
     static struct bench b;

@@ -16,9 +16,8 @@ struct microvm;
 #define ARCH_HELP_BOOT                                                         \
     "linux64, pvh, linux32, or auto: the first of these that the image has,\n" \
     "                    and says which; default: auto, says it if it is not linux64\n"
-#define ARCH_BOOT "auto, linux64, pvh or linux32"
-#define ARCH_HELP_DTB                                                                    \
-    "  --dtb FILE        a device tree blob, for a kernel that is built with OF\n"
+#define ARCH_BOOT     "auto, linux64, pvh or linux32"
+#define ARCH_HELP_DTB "  --dtb FILE        a device tree blob, for a kernel that is built with OF\n"
 #else
 #define ARCH_HELP_KERNEL "an Image, as an unpacked vmlinuz is"
 #define ARCH_RAM         "16M to 1023G, a multiple of 64K"

@@ -23,8 +23,7 @@ static const char help[] =
     "  --memory SIZE     RAM, " ARCH_RAM "; suffixes K, M, G, T; default: 256M\n"
     "  --cpus N          virtual CPUs, " ARCH_CPUS "; default: 1\n"
     "  --console WHERE   the serial port ttyS0: stdio, pty, file:PATH or none; default: stdio\n"
-    "  --boot HOW        " ARCH_HELP_BOOT
-    ARCH_HELP_DTB
+    "  --boot HOW        " ARCH_HELP_BOOT ARCH_HELP_DTB
     "  --hugepages       back the RAM with the host's pool of 2 MiB pages\n"
     "  --disk PATH[,...] a disk, a file or block device; the first is /dev/vda; repeatable\n"
     "       ,ro            the guest cannot write\n"
