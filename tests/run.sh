@@ -62,19 +62,11 @@ suite_check() {
     done
 }
 
-# units PROGRAM...: one after the other.
-units() {
+suite_unit() {
     local t
-    for t; do
+    for t in "$BUILD"/test/* "$BUILD"/asan/* "$BUILD"/tsan/*; do
         [ -x "$t" ] && program "${t#"$BUILD"/}" "$t"
     done
-}
-
-# Most wait for one guest's CPU: two at a time.
-suite_unit() {
-    units "$BUILD"/test/* &
-    units "$BUILD"/tsan/* "$BUILD"/asan/*
-    wait
 }
 
 suite_replay() {
